@@ -1,0 +1,1 @@
+"""What there is: devices, nodes and the links between them."""

@@ -1,0 +1,1 @@
+"""What the model eats: versioned tables, features, joins in time, and the order of batches."""

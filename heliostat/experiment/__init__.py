@@ -1,0 +1,1 @@
+"""The spine: an experiment file becomes steps, steps become a run with lineage."""

@@ -1,0 +1,1 @@
+"""What goes where: workload and cluster in, a parallel plan and exact devices out."""

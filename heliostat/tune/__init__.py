@@ -1,0 +1,1 @@
+"""Searching: trials over a space of parameters."""
