@@ -1,0 +1,144 @@
+"""A Ray head node of our own on this machine, as a child process that may be left up.
+
+It keeps to itself: a temporary folder and an authentication token of its own, free ports throughout, a dashboard on
+loopback, so that it neither joins nor disturbs another Ray cluster on the machine.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import ray
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+from heliostat.cluster.ports import free_ports
+from heliostat.cluster.process import ManagedProcess, spawn
+from heliostat.errors import ServiceError
+from heliostat.values import Frozen
+
+START_TIMEOUT_S = 90.0
+"""6 s on two idle cores; a loaded machine takes ten times that."""
+
+
+class LocalRay(Frozen):
+    """A running head node: its keeper process, where to connect, and what to remove with it."""
+
+    keeper: ManagedProcess
+    address: str
+    dashboard_url: str
+    temp_dir: str
+    token_path: str
+
+    def environment(self) -> dict[str, str]:
+        """Variables that a process needs to be let in."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": self.token_path}
+
+    def stop(self) -> None:
+        """End every process of the cluster and remove its temporary folder."""
+        self.keeper.stop()
+        shutil.rmtree(self.temp_dir, ignore_errors=True)
+
+
+def start(*, num_cpus: int, env: Mapping[str, str], token_path: Path, log: Path) -> LocalRay:
+    """Start a head node with `num_cpus` cores and wait until it can be joined.
+
+    Args:
+        num_cpus: cores that Ray may hand out.
+        env: variables for every Ray process, beside ours.
+        token_path: file of the authentication token, made when missing.
+        log: file for what the head node prints.
+
+    Raises:
+        ServiceError: it ended or did not come up in time; the end of its log is in the message.
+
+    """
+    _make_token(token_path)
+    temp_dir = tempfile.mkdtemp(prefix="heliostat-ray-")
+    dashboard, agent, client, metrics = free_ports(4)
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+        *("--node-ip-address=127.0.0.1", "--port=0", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        *(f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"),
+        *(f"--metrics-export-port={metrics}", f"--num-cpus={num_cpus}", f"--temp-dir={temp_dir}"),
+    ]
+    ours = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_path),
+        "RAY_worker_niceness": "0",  # Ray nices workers to 15, which starves them on a shared machine
+    }
+    offset = log.stat().st_size if log.exists() else 0
+    keeper = spawn("Ray", command, env={**env, **ours}, log=log)
+    try:
+        address = _wait_for_address(keeper, log, offset)
+    except BaseException:
+        keeper.stop()
+        shutil.rmtree(temp_dir, ignore_errors=True)
+        raise
+    url = f"http://127.0.0.1:{dashboard}"
+    return LocalRay(
+        keeper=keeper.model_copy(update={"url": url}),
+        address=address,
+        dashboard_url=url,
+        temp_dir=temp_dir,
+        token_path=str(token_path),
+    )
+
+
+def connect(address: str, *, env: Mapping[str, str], code_paths: list[str]) -> None:
+    """Join the Ray cluster at `address`; `code_paths` go on the Python path of its workers.
+
+    Raises:
+        ServiceError: nothing answers there, or it refuses us.
+
+    """
+    os.environ.update(env)
+    Config.initialize("")  # Ray read its authentication variables when it was imported
+    AuthenticationTokenLoader.instance().reset_cache()
+    try:
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(code_paths)}} if code_paths else None,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ServiceError(
+            f"cannot join the Ray cluster {address!r}",
+            where="cluster.address",
+            got=str(error).splitlines()[0],
+            causes=("no cluster runs there: start one with `ray start --head`", "its Ray version or token differs"),
+            next_step="ray status",
+        ) from error
+
+
+def _make_token(path: Path) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+
+
+def _wait_for_address(keeper: ManagedProcess, log: Path, offset: int) -> str:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        text = log.read_bytes()[offset:].decode(errors="replace")
+        if match := re.search(r"--address='([^']+)'", text):
+            return match.group(1)
+        if not keeper.alive():
+            break
+        time.sleep(0.05)
+    tail = log.read_text(errors="replace").splitlines()[-15:]
+    raise ServiceError(
+        "the local Ray cluster did not come up",
+        where=str(log),
+        got="\n    ".join(tail),
+        causes=("too little memory or disk", "the machine is very busy"),
+        next_step=f"read {log}",
+    )
