@@ -48,5 +48,6 @@ def _node(node: dict[str, object], free: dict[str, float], cpus_per_device: int)
     return Node(
         node_id=str(node["NodeID"]),
         devices=tuple(Device(type="cpu", index=index, memory_bytes=memory_bytes) for index in range(num_devices)),
+        hostname=str(node.get("NodeManagerHostname", "")),
         labels={str(key): str(value) for key, value in labels.items()},
     )

@@ -117,6 +117,11 @@ def connect(address: str, *, env: Mapping[str, str], code_paths: list[str]) -> N
         ) from error
 
 
+def disconnect() -> None:
+    """Leave the cluster; what runs in it goes on."""
+    ray.shutdown()
+
+
 def _make_token(path: Path) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

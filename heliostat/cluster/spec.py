@@ -5,6 +5,7 @@ so that an emulated figure is never taken for a real one.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -48,7 +49,20 @@ class Node(Frozen):
 
     node_id: str
     devices: tuple[Device, ...]
+    hostname: str = ""
     labels: dict[str, str] = Field(default_factory=dict)
+
+    def with_speeds(self, speeds: Mapping[tuple[str, int], float]) -> "Node":
+        """This node with the speeds found under its id or else its hostname, and the device's index."""
+        devices = (
+            device.model_copy(
+                update={
+                    "speed": speeds.get((self.node_id, device.index), speeds.get((self.hostname, device.index), 1.0))
+                }
+            )
+            for device in self.devices
+        )
+        return self.model_copy(update={"devices": tuple(devices)})
 
 
 class ClusterSpec(Frozen):
@@ -67,6 +81,19 @@ class ClusterSpec(Frozen):
     def count_by_kind(self) -> dict[str, int]:
         """How many devices there are of each kind."""
         return dict(Counter(device.kind for node in self.nodes for device in node.devices))
+
+    def with_speeds_of(self, measured: "ClusterSpec") -> "ClusterSpec":
+        """This cluster with the speeds that `measured` knows, matched by node, or by host after Ray was restarted.
+
+        A device that was never measured keeps the speed 1.0.
+        """
+        speeds = {
+            (key, device.index): device.speed
+            for node in measured.nodes
+            for device in node.devices
+            for key in (node.hostname, node.node_id)
+        }
+        return self.model_copy(update={"nodes": tuple(node.with_speeds(speeds) for node in self.nodes)})
 
     def shape(self) -> str:
         """A digest of what the cluster is made of, blind to node ids and to what was measured."""

@@ -1,0 +1,138 @@
+"""The command line: it parses, calls and prints, and turns errors into exit codes.
+
+0: done. 1: something failed. 2: something to change before trying again. 130: interrupted.
+"""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from heliostat.errors import HeliostatError
+
+app = typer.Typer(
+    name="heliostat",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Argument(help="The experiment file.", show_default=False)]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="A.B=C", help="Replace one value of the file; may be given many times.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Store = Annotated[Path, typer.Option("--store", help="The store directory.")]
+DEFAULT_STORE = Path(".heliostat")
+
+DEBUG = "--debug"
+"""Understood anywhere on the line, because it is typed after a command has failed."""
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: FBT002
+) -> None:
+    """One experiment file in: data, plan, training, search, registry and an HTTP endpoint out."""
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006  # typer reads the default, nobody writes to it
+    keep: Annotated[bool, typer.Option("--keep", help="Leave Ray, MLflow and the endpoint up.")] = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Run an experiment: every step whose code, configuration or data changed."""
+    from heliostat.experiment.run import run_experiment
+
+    summary = run_experiment(config, overrides, keep=keep, quiet=as_json)
+    if as_json:
+        _print_json(summary.as_json())
+    else:
+        summary.show()
+
+
+@app.command()
+def validate(config: Config, overrides: Overrides = []) -> None:  # noqa: B006
+    """Check an experiment file and report every mistake in it."""
+    from heliostat.experiment.config import load_experiment
+
+    experiment = load_experiment(config, overrides)
+    typer.echo(f"{config}: experiment {experiment.config.name!r} is valid")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of experiment files, for editors."""
+    from heliostat.experiment.config import json_schema
+
+    _print_json(json_schema())
+
+
+@app.command()
+def status(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:  # noqa: FBT002
+    """List what is up for a store."""
+    from heliostat.experiment.services import Session
+
+    session = Session.load(store)
+    if as_json:
+        _print_json(session.model_dump(mode="json"))
+    else:
+        typer.echo(session.describe())
+
+
+@app.command()
+def down(store: Store = DEFAULT_STORE) -> None:
+    """Stop Ray, MLflow and the endpoint that a run left up."""
+    from heliostat.experiment.services import stop
+
+    session = stop(store)
+    typer.echo("nothing was up" if session.empty else f"stopped:\n{session.describe()}")
+
+
+@app.command()
+def lineage(
+    model: Annotated[str, typer.Argument(help="MODEL, MODEL@ALIAS or MODEL/VERSION.")],
+    store: Store = DEFAULT_STORE,
+    tracking_uri: Annotated[str | None, typer.Option(help="An MLflow server instead of the store's own.")] = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Walk from a model back to its data, code, plan, parameters and metrics."""
+    from heliostat.experiment.lineage import lineage as walk
+    from heliostat.experiment.lineage import render
+    from heliostat.experiment.tracking_store import local_uri
+
+    found = walk(tracking_uri or local_uri(store), model)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        from rich.console import Console
+
+        Console().print(render(found))
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run one command and give its exit code; errors are printed to stderr, with a traceback only for --debug."""
+    try:
+        app([argument for argument in arguments if argument != DEBUG], prog_name="heliostat")
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    except HeliostatError as error:
+        if DEBUG in arguments:
+            traceback.print_exc()
+        typer.secho(f"error: {error}", err=True, fg="red")
+        return error.exit_code
+    raise AssertionError("typer ends every command by SystemExit")

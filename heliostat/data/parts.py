@@ -1,0 +1,164 @@
+"""Writing one split of a dataset version: blocks in, Parquet files and their description out.
+
+Runs as Ray Data tasks: each block becomes one file with inputs, label, features and the row's place in the order.
+Ray Data turns an exception of a task into text, so an error of ours comes back as a value and is raised by the caller.
+"""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import fs, parquet
+from ray.data import Dataset
+
+from heliostat.data.columns import Columns, Kind, closest, number_column, string_column
+from heliostat.data.features import FeatureSet
+from heliostat.data.statistics import ColumnStatistics, summarise
+from heliostat.errors import DataError, HeliostatError, StoreError
+from heliostat.values import Frozen
+
+ROW, SPLIT = "_row", "split"
+"""Columns of ours in every table: the place of the row in the order, and the partition."""
+
+_HASH_PRIME = np.uint64(0x100000001B3)
+"""The prime of FNV-1a, 64 bits."""
+
+
+class Part(Frozen):
+    """One written file: its path below the table, and what it holds."""
+
+    split: str
+    path: str
+    size_bytes: int
+    num_rows: int
+    statistics: dict[str, ColumnStatistics]
+    """Of the features and the label."""
+
+
+def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
+    """Where a table lies: a path, or a URI that Arrow knows (`s3://...`), as file system and path in it."""
+    filesystem, path = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).absolute()))
+    return filesystem, path
+
+
+def table_schema(features: FeatureSet, label: str) -> pa.Schema:
+    """The columns of the files: inputs, label, features, `_row`."""
+    stored = {"string": pa.string(), "integer": pa.float64(), "number": pa.float64()}
+    fields = [(column.name, stored[column.kind]) for column in features.inputs]
+    fields += [(label, pa.float64())]
+    fields += [(name, stored[features.kind(name)]) for name in features.names]
+    return pa.schema([*fields, (ROW, pa.int64())])
+
+
+def write_parts(rows: Dataset, split: str, *, uri: str, label: str, features: FeatureSet) -> list[Part]:
+    """Compute the features of `rows` and write all columns below `uri`, one file per block.
+
+    Raises:
+        DataError: no rows, a column that is missing or not as declared, a label that is missing.
+        StoreError: the files cannot be written.
+    """
+    settings = {"split": split, "uri": uri, "label": label, "features": features}
+    outcomes = [
+        pickle.loads(row["outcome"])  # noqa: S301  # our own tasks wrote it
+        for row in rows.map_batches(_outcome, batch_format="pyarrow", batch_size=None, fn_kwargs=settings).take_all()
+    ]
+    for outcome in outcomes:
+        if isinstance(outcome, HeliostatError):
+            raise outcome
+    parts = [part for part in outcomes if part.num_rows]
+    if not parts:
+        raise DataError(
+            f"split {split} is empty",
+            causes=["a filter of the preparation leaves no row", "the boundaries of the splits do not fit the data"],
+        )
+    return parts
+
+
+def _outcome(block: pa.Table, **settings: Any) -> dict[str, list[bytes]]:
+    try:
+        return {"outcome": [pickle.dumps(_write_part(block, **settings))]}
+    except HeliostatError as error:
+        error.where = ", ".join(filter(None, [f"split {settings['split']}", error.where]))
+        return {"outcome": [pickle.dumps(error)]}
+
+
+def _write_part(block: pa.Table, *, split: str, uri: str, label: str, features: FeatureSet) -> Part:
+    path = f"{SPLIT}={split}/{uuid4().hex}.parquet"
+    if not block.num_rows:
+        return Part(split=split, path=path, size_bytes=0, num_rows=0, statistics={})
+    kinds: dict[str, Kind] = {column.name: column.kind for column in features.inputs}
+    raw = _columns(block, {**kinds, label: "number"})
+    computed = features.compute(raw)
+    features.check(raw)
+    _check_label(raw, label)
+    model_columns = {**computed, label: raw[label]}
+    table = _table({**raw, **computed, ROW: _row_hash(raw)}, table_schema(features, label))
+    size_bytes = _write(table, uri, path)
+    return Part(split=split, path=path, size_bytes=size_bytes, num_rows=len(table), statistics=summarise(model_columns))
+
+
+def _columns(block: pa.Table, kinds: Mapping[str, Kind]) -> Columns:
+    """Those columns of the block that there are."""
+    return {name: _column(block[name], name, kind) for name, kind in kinds.items() if name in block.column_names}
+
+
+def _column(values: pa.ChunkedArray, name: str, kind: Kind) -> NDArray[Any]:
+    stored = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    is_string = pa.types.is_string(stored) or pa.types.is_large_string(stored)
+    is_number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_boolean(stored)
+    if not pa.types.is_null(stored) and not (is_string if kind == "string" else is_number):
+        raise DataError(f"column {name} must be a {kind}", got=f"Arrow type {values.type}")
+    if kind == "string":
+        return string_column(values.to_pylist())
+    return number_column(values.cast(pa.float64()).to_numpy())
+
+
+def _check_label(columns: Columns, label: str) -> None:
+    if label not in columns:
+        raise DataError(
+            f"the label column is missing: {label}{closest(label, columns)}",
+            got=f"columns {', '.join(columns)}",
+            next_step=f"let the preparation return {label!r}, or set data.label",
+        )
+    num_missing = int(np.isnan(columns[label]).sum())
+    if num_missing:
+        raise DataError(
+            f"the label {label} is missing in {num_missing} of {len(columns[label])} rows of a block",
+            causes=["rows whose outcome is not known, such as cancelled ones"],
+            next_step="leave these rows out in the preparation, and count them in `dropped`",
+        )
+
+
+def _row_hash(columns: Columns) -> NDArray[np.int64]:
+    """A hash of every row's values; equal rows get equal hashes, and are then interchangeable."""
+    hashes = np.zeros(len(next(iter(columns.values()))), dtype=np.uint64)
+    for name in sorted(columns):
+        hashes = (hashes ^ pd.util.hash_array(columns[name])) * _HASH_PRIME
+    return hashes.view(np.int64)
+
+
+def _table(columns: Columns, schema: pa.Schema) -> pa.Table:
+    arrays = [pa.array(columns[field.name], field.type, from_pandas=True) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _write(table: pa.Table, uri: str, path: str) -> int:
+    filesystem, root = filesystem_of(uri)
+    target = f"{root}/{path}"
+    try:
+        filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
+        parquet.write_table(table, target, filesystem=filesystem)
+        return int(filesystem.get_file_info(target).size)
+    except OSError as error:
+        raise StoreError(
+            "the dataset cannot be written",
+            where=target,
+            got=str(error),
+            next_step="check the space and the permissions there, or choose another store",
+        ) from error

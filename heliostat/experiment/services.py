@@ -1,0 +1,162 @@
+"""Ray, MLflow and the endpoint around a run: started on first use, written down at once, stopped in order.
+
+`session.json` in the store lists what is up, and is written before anything else is done with a service, so that after
+any crash `heliostat status` finds it and `heliostat down` ends it.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock, Thread
+
+from pydantic import ValidationError
+
+from heliostat.cluster import local
+from heliostat.cluster.local import LocalRay
+from heliostat.cluster.ports import free_ports
+from heliostat.cluster.process import ManagedProcess
+from heliostat.experiment import tracking_store
+from heliostat.experiment.config import ExperimentConfig
+from heliostat.experiment.records import write_atomically
+from heliostat.serve.deploy import Endpoint, is_up, serve_environment, undeploy
+from heliostat.values import Frozen
+
+HEALTH_CHECK_INTERVAL_S = "0.3"
+"""How often Ray Train looks at its workers; its default of 2 s delays every start, commit and restart by as much."""
+
+
+class Session(Frozen):
+    """What is up for one store."""
+
+    experiment: str = ""
+    ray: LocalRay | None = None
+    address: str | None = None
+    """The Ray cluster in use, ours or somebody's."""
+    tracking: ManagedProcess | None = None
+    endpoint: Endpoint | None = None
+
+    @classmethod
+    def load(cls, store: Path) -> "Session":
+        """Read what was written down, without what has ended since."""
+        try:
+            session = cls.model_validate_json((store / "session.json").read_text())
+        except (FileNotFoundError, ValidationError):
+            return cls()
+        ray_gone = session.ray is not None and not session.ray.keeper.alive()
+        if session.tracking and not session.tracking.alive():
+            session = session.model_copy(update={"tracking": None})
+        return session.model_copy(update={"ray": None, "address": None, "endpoint": None}) if ray_gone else session
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is up."""
+        return self.ray is None and self.tracking is None and self.endpoint is None
+
+
+class Services:
+    """The services of one run. Every `ensure_` method may be called again and returns what is up."""
+
+    def __init__(self, config: ExperimentConfig, store: Path, code_paths: list[str]) -> None:
+        self._config = config
+        self._store = store
+        self._code_paths = code_paths
+        self._connected = False
+        self._lock = Lock()
+        self.session = Session.load(store)
+
+    def ensure(self) -> None:
+        """Have Ray and MLflow up, both starting at the same time."""
+        failures: list[BaseException] = []
+        thread = Thread(target=_collecting(failures, self.ensure_tracking))
+        thread.start()
+        try:
+            self.ensure_ray()
+        finally:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def ensure_ray(self) -> str:
+        """Join the cluster of the experiment, starting one of our own if that is what it asks for; give its address."""
+        if self._connected:
+            assert self.session.address is not None
+            return self.session.address
+        address, env = self._config.cluster.address, {}
+        if address == "local":
+            ours = self.session.ray or self._start_ray()
+            address, env = ours.address, ours.environment()
+        local.connect(address, env=env, code_paths=self._code_paths)
+        self._connected = True
+        self._write(address=address)
+        return address
+
+    def ensure_tracking(self) -> str:
+        """Have an MLflow store that answers; give its address."""
+        if self._config.tracking.uri is not None:
+            return self._config.tracking.uri
+        if self.session.tracking is None:
+            server = tracking_store.start_server(self._store, "127.0.0.1", free_ports(1)[0])
+            self._write(tracking=server)
+        assert self.session.tracking is not None
+        return self.session.tracking.url
+
+    def note_endpoint(self, endpoint: Endpoint) -> None:
+        """Write down a deployment."""
+        self._write(endpoint=endpoint)
+
+    def close(self) -> None:
+        """Stop whatever this store has up. Services that somebody else started are left alone."""
+        stop(self._store, connected=self._connected)
+        self._connected = False
+        self.session = Session()
+
+    def leave(self) -> None:
+        """Go away and leave everything up."""
+        local.disconnect()
+        self._connected = False
+
+    def _start_ray(self) -> LocalRay:
+        env = {**serve_environment(), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": HEALTH_CHECK_INTERVAL_S}
+        started = local.start(
+            num_cpus=local_cpus(),
+            env=env,
+            token_path=self._store / "ray-token",
+            log=self._store / "logs" / "ray.log",
+        )
+        self._write(ray=started)
+        return started
+
+    def _write(self, **changes: object) -> None:
+        with self._lock:
+            self.session = self.session.model_copy(update={"experiment": self._config.name, **changes})
+            write_atomically(self._store / "session.json", self.session.model_dump_json(indent=2))
+
+
+def stop(store: Path, *, connected: bool = False) -> Session:
+    """Stop whatever `store` has up, and give what that was. Services that somebody else started are left alone."""
+    session = Session.load(store)
+    if session.endpoint is not None and session.ray is None and session.address is not None:
+        if not connected:
+            local.connect(session.address, env={}, code_paths=[])
+        undeploy(session.endpoint)
+    local.disconnect()
+    for service in (session.ray, session.tracking):
+        if service is not None:
+            service.stop()
+    (store / "session.json").unlink(missing_ok=True)
+    return session
+
+
+def local_cpus() -> int:
+    """Cores that a local cluster offers: those this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _collecting(failures: list[BaseException], call: Callable[[], object]) -> Callable[[], None]:
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001  # handed to the thread that waits
+            failures.append(error)
+
+    return run

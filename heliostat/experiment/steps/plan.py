@@ -1,0 +1,58 @@
+"""Step `plan`: profile the model, measure the devices, choose the parallel plan."""
+
+from heliostat.cluster.discovery import discover
+from heliostat.cluster.spec import ClusterSpec
+from heliostat.experiment.pipeline import StepContext, StepResult
+from heliostat.experiment.steps import data
+from heliostat.placement.plan import ParallelPlan
+from heliostat.placement.planner import Constraints
+from heliostat.placement.planner import plan as choose_plan
+from heliostat.train.calibrate import calibrate
+from heliostat.train.profile import profile
+
+READS = ("seed", "cluster.cpus_per_device", "plan", "train.task", "train.params", "train.global_batch")
+
+
+def run(context: StepContext) -> StepResult:
+    """Profile on the meta device, time real steps on every free device at once, plan."""
+    options = context.options
+    version = data.version_of(context.inputs["data"])
+    cpus_per_device = int(options["cluster.cpus_per_device"])
+    constraints = Constraints(global_batch=options["train.global_batch"], **options["plan"])
+    context.progress(0, 2, "profiling the model")
+    workload = profile(options["train.task"], version, options["train.params"])
+    context.progress(1, 2, "measuring the devices")
+    cluster, timings = calibrate(
+        options["train.task"],
+        version,
+        options["train.params"],
+        cluster=discover(cpus_per_device),
+        global_batch=constraints.global_batch,
+        cpus_per_device=cpus_per_device,
+    )
+    workload = workload.model_copy(update={"timings": timings})
+    chosen = choose_plan(workload, cluster, constraints)
+    return StepResult(
+        outputs={
+            "plan": chosen.model_dump(mode="json"),
+            "workload": workload.model_dump(mode="json"),
+            "cluster": cluster.model_dump(mode="json"),
+        },
+        metrics={
+            "predicted_step_s": chosen.prediction.step.total_s,
+            "predicted_compute_s": chosen.prediction.step.compute_s,
+            "predicted_sync_s": chosen.prediction.step.sync_s,
+            "predicted_memory_bytes": float(max(chosen.prediction.memory_bytes)),
+            "num_ranks": float(chosen.num_ranks),
+        },
+    )
+
+
+def plan_of(result: StepResult) -> ParallelPlan:
+    """The plan in a result of this step."""
+    return ParallelPlan.model_validate(result.outputs["plan"])
+
+
+def cluster_of(result: StepResult) -> ClusterSpec:
+    """The cluster that was planned for, with what was measured."""
+    return ClusterSpec.model_validate(result.outputs["cluster"])

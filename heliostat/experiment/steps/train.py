@@ -1,0 +1,142 @@
+"""Step `train`: run the plan on exactly placed Ray Train workers, and hold the prediction against what was measured."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+from heliostat.cluster.discovery import discover
+from heliostat.cluster.spec import ClusterSpec
+from heliostat.errors import HeliostatError
+from heliostat.experiment.pipeline import Artifact, StepContext, StepResult
+from heliostat.experiment.steps import data, plan
+from heliostat.placement.placement import Placement
+from heliostat.placement.plan import ParallelPlan
+from heliostat.placement.solver import solve
+from heliostat.train import checkpoint, telemetry
+from heliostat.train.job import TrainJob, TrainReport, TrainSettings
+from heliostat.train.launcher import launch
+
+READS = ("seed", "cluster.cpus_per_device", "train", "tune.metric", "tune.mode")
+FREE_TIMEOUT_S = 30.0
+"""A worker group that died gives its devices back within seconds; a lost node never does."""
+
+
+def settings_from(options: dict[str, object]) -> TrainSettings:
+    """The training settings in the options of a step that reads `train`, `seed` and the metric."""
+    train = options["train"]
+    assert isinstance(train, dict)
+    return TrainSettings.model_validate(
+        {
+            "epochs": train["epochs"],
+            "learning_rate": train["lr"],
+            "weight_decay": train["weight_decay"],
+            "checkpoint_every_steps": train["checkpoint_every_steps"],
+            "max_restarts": train["max_restarts"],
+            "seed": options["seed"],
+            "metric": options["tune.metric"],
+            "mode": options["tune.mode"],
+        }
+    )
+
+
+def run(context: StepContext) -> StepResult:
+    """Train, going on from the last committed checkpoint if an earlier attempt left one."""
+    options = context.options
+    chosen, measured = plan.plan_of(context.inputs["plan"]), plan.cluster_of(context.inputs["plan"])
+    cpus_per_device = int(options["cluster.cpus_per_device"])
+    job = TrainJob(
+        task=options["train"]["task"],
+        params=options["train"]["params"],
+        data=data.version_of(context.inputs["data"]),
+        plan=chosen,
+        settings=settings_from(options),
+        directory=str(context.workdir),
+    )
+    placements: list[Placement] = []
+
+    def place() -> Placement:
+        placements.append(place_when_free(chosen, measured, cpus_per_device))
+        return placements[-1]
+
+    with reporting_progress(context, Path(job.directory)):
+        report = launch(job, place, cpus_per_rank=cpus_per_device)
+    return _result(chosen, placements[-1], report)
+
+
+def place_when_free(chosen: ParallelPlan, measured: ClusterSpec, cpus_per_device: int) -> Placement:
+    """Place `chosen` on devices that are free now, waiting for those that are just being given back.
+
+    Raises:
+        PlacementError: they did not come free in time.
+
+    """
+    deadline = time.monotonic() + FREE_TIMEOUT_S
+    while True:
+        try:
+            return solve(chosen, discover(cpus_per_device).with_speeds_of(measured))
+        except HeliostatError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+@contextmanager
+def reporting_progress(context: StepContext, directory: Path) -> Iterator[None]:
+    """Turn the telemetry of rank 0 into progress of the step for the length of a `with` block."""
+    done = Event()
+    tail = telemetry.Tail(telemetry.file_of(directory, 0))
+
+    def report() -> None:
+        total = 0
+        while not done.wait(0.3):
+            for record in tail.poll():
+                if isinstance(record, telemetry.AttemptRecord):
+                    total = record.total_steps
+                    context.progress(record.step, total, f"attempt from step {record.step}")
+                elif isinstance(record, telemetry.StepRecord):
+                    context.progress(record.step, total, f"loss {record.loss:.4f}")
+
+    thread = Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _result(chosen: ParallelPlan, placement: Placement, report: TrainReport) -> StepResult:
+    predicted_s = chosen.prediction.step.total_s
+    return StepResult(
+        outputs={"report": report.model_dump(mode="json"), "placement": placement.model_dump(mode="json")},
+        artifacts=(Artifact(kind="checkpoint", uri=report.checkpoint, digest=_digest(report.checkpoint)),),
+        metrics={
+            **{f"validation_{name}": value for name, value in report.metrics.items()},
+            "predicted_step_s": predicted_s,
+            "measured_step_s": report.step_time_s,
+            "step_time_error": predicted_s / report.step_time_s - 1,
+            "predicted_memory_bytes": float(max(chosen.prediction.memory_bytes)),
+            "measured_memory_bytes": float(max(report.peak_memory_bytes)),
+            "num_restarts": float(report.num_restarts),
+        },
+    )
+
+
+def _digest(path: str) -> str:
+    return checkpoint.verify(path).files[f"{checkpoint.MODEL}.pt"].sha256
+
+
+def report_of(result: StepResult) -> TrainReport:
+    """The training report in a result of this step."""
+    return TrainReport.model_validate(result.outputs["report"])
+
+
+def missing(result: StepResult) -> str | None:
+    """What is missing of the checkpoint; None when it is whole and the same."""
+    artifact = result.artifacts[0]
+    try:
+        return None if _digest(artifact.uri) == artifact.digest else f"checkpoint {artifact.uri} differs"
+    except HeliostatError as error:
+        return f"checkpoint {artifact.uri} ({error.what})"

@@ -1,0 +1,184 @@
+"""A model behind HTTP on Ray Serve: deploy, look, undeploy.
+
+A cluster of our own runs Serve behind HAProxy in throughput mode (`serve_environment`): a request then costs a
+fifteenth of the CPU time that it costs through Serve's own proxy. A cluster that somebody else started is used as it is.
+"""
+
+import json
+import logging
+import time
+import urllib.request
+from http.client import HTTPException
+
+import torch
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+
+from heliostat.cluster.ports import holder_of
+from heliostat.errors import ServiceError, ServingFailure
+from heliostat.serve.app import build_app
+from heliostat.serve.model import ServedModel
+from heliostat.serve.registry import ModelVersion, fetched, resolve
+from heliostat.values import Frozen
+
+MAX_ONGOING_REQUESTS = 100
+"""Requests that a replica holds at once; with Serve's default of 5 it waits for the proxy."""
+
+START_TIMEOUT_S = 180.0
+"""A replica is up in about 6 s on two idle cores; a loaded machine takes ten times that."""
+
+POLL_S = 0.1
+ANSWER_TIMEOUT_S = 5.0
+
+
+class Endpoint(Frozen):
+    """A deployed model."""
+
+    app: str
+    """Name of the Serve application."""
+    url: str
+    model: str
+    """`name@version`."""
+    data_version: str
+    """What it was trained on."""
+
+
+class Predictor:
+    """One replica: the model of a registered version, and its HTTP application."""
+
+    def __init__(self, tracking_uri: str, version: ModelVersion) -> None:
+        torch.set_num_threads(1)  # replicas scale the load; the other cores may be training
+        with fetched(tracking_uri, version) as package:
+            self._model = ServedModel.load(package)
+        self._version = version
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # the name that Serve calls
+        """Build the application that Serve runs."""
+        return build_app(self._model, name=self._version.name, version=self._version.version)
+
+
+def deploy(
+    reference: str,
+    *,
+    tracking_uri: str,
+    app: str,
+    host: str,
+    port: int,
+    num_replicas: int = 1,
+    cpus_per_replica: float = 0.1,
+) -> Endpoint:
+    """Serve the model `reference` (`name@alias`, `name/version`) at `host:port`, and wait until it answers.
+
+    The alias is resolved once, so that all replicas and all their restarts serve the same version. An application of
+    the same name is replaced. `cpus_per_replica` is what Ray accounts for each replica: a fraction, so that a deployment
+    leaves the cores of a small machine to training.
+
+    Raises:
+        UserError: there is no such model.
+        ServiceError: the port is taken, or Serve listens somewhere else on this cluster.
+        ServingFailure: a replica cannot load the model, or is not up in time.
+    """
+    version = resolve(tracking_uri, reference)
+    _start_serve(host, port)
+    deployment = serve.deployment(
+        serve.ingress()(Predictor),
+        name="predictor",
+        num_replicas=num_replicas,
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        max_constructor_retry_count=1,  # a package that does not load once does not load at all
+        graceful_shutdown_timeout_s=5,
+        ray_actor_options={"num_cpus": cpus_per_replica},
+    )
+    target = serve.RunTarget(deployment.bind(tracking_uri, version), name=app, route_prefix="/")
+    endpoint = Endpoint(
+        app=app,
+        url=f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}",  # noqa: S104  # compared, not bound
+        model=version.id,
+        data_version=version.provenance.data_version,
+    )
+    try:
+        serve.run_many([target], wait_for_applications_running=False)
+        _wait_for(endpoint)
+    except BaseException:
+        undeploy(endpoint)
+        raise
+    return endpoint
+
+
+def undeploy(endpoint: Endpoint) -> None:
+    """Remove the application; with the last one, Serve itself, its proxies and its port."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return
+    others = set(serve.status().applications) - {endpoint.app}
+    if others:
+        serve.delete(endpoint.app)
+    else:
+        serve.shutdown()
+
+
+def is_up(endpoint: Endpoint) -> bool:
+    """Whether the endpoint answers with the model it was deployed with."""
+    try:
+        with urllib.request.urlopen(f"{endpoint.url}/healthz", timeout=ANSWER_TIMEOUT_S) as answer:  # noqa: S310
+            health = json.loads(answer.read())
+    except (OSError, HTTPException, ValueError):
+        return False
+    return f"{health.get('model')}@{health.get('version')}" == endpoint.model
+
+
+def _start_serve(host: str, port: int) -> None:
+    """Have Serve listen at `host:port`."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        there = (client.http_config.host, client.http_config.port)
+        if there != (host, port):
+            raise ServiceError(
+                "Ray Serve already listens at another address on this cluster",
+                where=f"{host}:{port}",
+                got=f"{there[0]}:{there[1]}",
+                causes=("another experiment is served there",),
+                next_step=f"set serve.host and serve.port to {there[0]} and {there[1]}, or take the other one down",
+            )
+        return
+    if holder := holder_of(port, host):
+        raise ServiceError(
+            f"port {port} is taken, the model cannot be served there",
+            where=f"{host}:{port}",
+            got=f"held by {holder}",
+            causes=("an earlier run was left up with --keep",),
+            next_step="heliostat down, or set serve.port to another port",
+        )
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(http_options={"host": host, "port": port})
+
+
+def _wait_for(endpoint: Endpoint) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        found = serve.status().applications[endpoint.app]
+        if found.status == ApplicationStatus.DEPLOY_FAILED:
+            raise ServingFailure(
+                f"a replica of {endpoint.model} failed to start",
+                where=f"Serve application {endpoint.app}",
+                got=_reason(found),
+                causes=("the package does not load on that node", "the node cannot read the store"),
+                next_step="heliostat run registers the model anew; the Serve logs on the Ray dashboard say more",
+            )
+        if found.status == ApplicationStatus.RUNNING and is_up(endpoint):
+            return
+        time.sleep(POLL_S)
+    raise ServingFailure(
+        f"{endpoint.model} does not answer after {START_TIMEOUT_S:.0f} s",
+        where=endpoint.url,
+        got=f"{found.status}: {_reason(found)}",
+        causes=("the cluster has no room for the replicas", "the machine is very busy"),
+        next_step="ray status",
+    )
+
+
+def _reason(application: ApplicationStatusOverview) -> str:
+    messages = [deployment.message for deployment in application.deployments.values()]
+    return "\n    ".join("\n".join([*messages, application.message]).strip().splitlines())

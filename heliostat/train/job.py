@@ -1,0 +1,90 @@
+"""What a training run is told, and what it tells in the end. Pure values: no torch, no Ray."""
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from heliostat.data.versions import DatasetVersion
+from heliostat.placement.plan import ParallelPlan, Replica
+from heliostat.values import Frozen, plain
+
+
+class TrainSettings(Frozen):
+    """How long, how fast, and what to keep."""
+
+    epochs: PositiveInt
+    learning_rate: PositiveFloat
+    """Peak, reached after the warm-up."""
+    weight_decay: NonNegativeFloat = 0.01
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Part of all steps in which the learning rate rises linearly; after it comes a cosine down to zero."""
+    seed: NonNegativeInt = 0
+    checkpoint_every_steps: PositiveInt = 50
+    """A checkpoint is also committed at the end of every epoch, with its validation metrics."""
+    keep_checkpoints: PositiveInt = 2
+    """The latest ones that are kept; the best one is kept besides."""
+    max_restarts: NonNegativeInt = 2
+    metric: str
+    """The validation metric that says which checkpoint is best."""
+    mode: Literal["max", "min"] = "max"
+
+
+class TrainJob(Frozen):
+    """Everything a rank needs to train, besides its rank: rank r runs replica r of the plan."""
+
+    task: str
+    """Reference of the `Task` subclass: `package.module:Name` or `/path/to/file.py:Name`."""
+    params: dict[str, Any]
+    """Keyword parameters of the task."""
+    data: DatasetVersion
+    plan: ParallelPlan
+    settings: TrainSettings
+    directory: str
+    """Where checkpoints and telemetry go; on storage that all ranks share."""
+    code_paths: list[str] = Field(default_factory=list)
+    """Directories of the user's code, for `sys.path`."""
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """The replicas in rank order."""
+        assert len(self.plan.stages) == 1, "pipeline stages are run by a later executor"
+        return self.plan.stages[0].replicas
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the loss curve depends on; blind to how the global batch is split over ranks."""
+        settings = self.settings
+        identity: dict[str, Any] = plain(
+            {
+                "task": self.task.rpartition("/")[2],
+                "params": self.params,
+                "data": self.data.id,
+                "global_batch": self.plan.global_batch,
+                "epochs": settings.epochs,
+                "learning_rate": settings.learning_rate,
+                "weight_decay": settings.weight_decay,
+                "warmup_fraction": settings.warmup_fraction,
+                "seed": settings.seed,
+            }
+        )
+        return identity
+
+
+class TrainReport(Frozen):
+    """How a run went."""
+
+    num_steps: NonNegativeInt
+    metrics: dict[str, float]
+    """Validation metrics of the best checkpoint."""
+    checkpoint: str
+    """Directory of the best checkpoint."""
+    step_time_s: NonNegativeFloat
+    """Median over the steps, as rank 0 saw them."""
+    compute_s: tuple[NonNegativeFloat, ...]
+    """Median forward, backward and update of each rank."""
+    peak_memory_bytes: tuple[NonNegativeInt, ...]
+    """What training added to each rank's resident memory, at its peak."""
+    num_restarts: NonNegativeInt = 0
+    resumed_from_step: NonNegativeInt | None = None
+    """The committed step that the last attempt started from; None when it started from nothing."""
+    wall_s: NonNegativeFloat
