@@ -22,12 +22,12 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 RAY_ROOMS = {
-    "cluster/local.py",
+    "cluster/connection.py",
     "cluster/discovery.py",
     "placement/gang.py",
     "data/asof.py",
+    "data/parts.py",
     "data/prepare.py",
-    "data/versions.py",
     "train/calibrate.py",
     "train/launcher.py",
     "tune/sweep.py",

@@ -1,4 +1,4 @@
-"""A Ray head node of our own on this machine, as a child process that may be left up.
+"""A Ray head node of our own on this machine, as a child process that may be left up. Starting it needs no `import ray`.
 
 It keeps to itself: a temporary folder and an authentication token of its own, free ports throughout, a dashboard on
 loopback, so that it neither joins nor disturbs another Ray cluster on the machine.
@@ -13,9 +13,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-
-import ray
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from heliostat.cluster.ports import free_ports
 from heliostat.cluster.process import ManagedProcess, spawn
@@ -88,38 +85,6 @@ def start(*, num_cpus: int, env: Mapping[str, str], token_path: Path, log: Path)
         temp_dir=temp_dir,
         token_path=str(token_path),
     )
-
-
-def connect(address: str, *, env: Mapping[str, str], code_paths: list[str]) -> None:
-    """Join the Ray cluster at `address`; `code_paths` go on the Python path of its workers.
-
-    Raises:
-        ServiceError: nothing answers there, or it refuses us.
-
-    """
-    os.environ.update(env)
-    Config.initialize("")  # Ray read its authentication variables when it was imported
-    AuthenticationTokenLoader.instance().reset_cache()
-    try:
-        ray.init(
-            address=address,
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(code_paths)}} if code_paths else None,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ServiceError(
-            f"cannot join the Ray cluster {address!r}",
-            where="cluster.address",
-            got=str(error).splitlines()[0],
-            causes=("no cluster runs there: start one with `ray start --head`", "its Ray version or token differs"),
-            next_step="ray status",
-        ) from error
-
-
-def disconnect() -> None:
-    """Leave the cluster; what runs in it goes on."""
-    ray.shutdown()
 
 
 def _make_token(path: Path) -> None:

@@ -45,14 +45,11 @@ class AsOf(Frozen):
 
 
 def asof_join(left: Dataset, right: Dataset, spec: AsOf) -> Dataset:
-    """`left` with the columns of `right` that were known in time, lazily; however either side is cut into blocks.
+    """`left`, lazily, with the columns of `right` that were known in time; the cut of either into blocks is no matter.
 
-    Raises:
-        DataError: a column is missing, or a taken column has the name of a left one.
+    Running it raises what `asof_merge` raises.
     """
-    _check(left.columns() or [], right.columns() or [], spec)
-    names = list(dict.fromkeys((spec.by, spec.right_on, *spec.columns)))
-    table = ray.remote(_gather).remote(*right.select_columns(names).to_arrow_refs())
+    table = ray.remote(_gather).remote(*right.to_arrow_refs())
     return left.map_batches(_merge_block, batch_format="pyarrow", batch_size=None, fn_args=(table, spec))
 
 

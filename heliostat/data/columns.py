@@ -4,7 +4,6 @@ Two storage types are enough for what a model eats. Strings are object arrays wi
 integers and numbers are float64 with NaN there, so that a column has the same type whether or not a row lacks it.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heliostat.errors import DataError
+from heliostat.references import did_you_mean
 from heliostat.values import Frozen
 
 Columns = Mapping[str, NDArray[Any]]
@@ -79,10 +79,13 @@ def as_column(values: Sequence[Any] | NDArray[Any], kind: Kind) -> NDArray[Any]:
     return string_column(values) if kind == "string" else number_column(values)
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'carrier'?)`, or nothing when no known name is like `name`."""
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
+def missing_column(role: str, name: str, known: Iterable[str]) -> DataError:
+    """The error for a column that is not there; `role` says what it would be: `input`, `label`."""
+    return DataError(
+        f"{role} column is missing: {name}{did_you_mean(name, known)}",
+        got=f"columns {', '.join(known)}",
+        next_step=f"let the preparation return {name!r}, or name another column",
+    )
 
 
 def _or(value: float | None, default: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heliostat.data.columns import Columns, InputColumn, Kind, as_column, closest, num_rows
+from heliostat.data.columns import Columns, InputColumn, Kind, as_column, missing_column, num_rows
 from heliostat.errors import DataError
 
 
@@ -73,10 +73,10 @@ class FeatureSet:
         """Hold the input columns to what their `InputColumn`s declare.
 
         Raises:
-            DataError: values are missing or out of range.
+            DataError: a column is missing, or values of it are missing or out of range.
         """
         for column in self.inputs:
-            column.check(columns[column.name])
+            column.check(self._input(columns, column.name))
 
     def columns_of(self, rows: Sequence[Mapping[str, object]]) -> Columns:
         """The input columns of JSON rows; a nullable field that a row lacks is None (strings) or NaN.
@@ -99,11 +99,7 @@ class FeatureSet:
 
     def _input(self, columns: Columns, name: str) -> NDArray[Any]:
         if name not in columns:
-            raise DataError(
-                f"input column is missing: {name}{closest(name, columns)}",
-                got=f"columns {', '.join(columns)}",
-                next_step=f"let the preparation return {name!r}, or take it out of the inputs",
-            )
+            raise missing_column("input", name, columns)
         return columns[name]
 
     def _output(self, outputs: Columns, name: str) -> NDArray[Any]:

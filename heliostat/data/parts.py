@@ -1,11 +1,8 @@
 """Writing one split of a dataset version: blocks in, Parquet files and their description out.
 
 Runs as Ray Data tasks: each block becomes one file with inputs, label, features and the row's place in the order.
-Ray Data turns an exception of a task into text, so an error of ours comes back as a value and is raised by the caller.
 """
 
-import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,8 +14,9 @@ from numpy.typing import NDArray
 from pyarrow import fs, parquet
 from ray.data import Dataset
 
-from heliostat.data.columns import Columns, Kind, closest, number_column, string_column
+from heliostat.data.columns import Columns, Kind, missing_column, number_column, string_column
 from heliostat.data.features import FeatureSet
+from heliostat.data.prepare import ray_data
 from heliostat.data.statistics import ColumnStatistics, summarise
 from heliostat.errors import DataError, HeliostatError, StoreError
 from heliostat.values import Frozen
@@ -64,14 +62,9 @@ def write_parts(rows: Dataset, split: str, *, uri: str, label: str, features: Fe
         StoreError: the files cannot be written.
     """
     settings = {"split": split, "uri": uri, "label": label, "features": features}
-    outcomes = [
-        pickle.loads(row["outcome"])  # noqa: S301  # our own tasks wrote it
-        for row in rows.map_batches(_outcome, batch_format="pyarrow", batch_size=None, fn_kwargs=settings).take_all()
-    ]
-    for outcome in outcomes:
-        if isinstance(outcome, HeliostatError):
-            raise outcome
-    parts = [part for part in outcomes if part.num_rows]
+    with ray_data():
+        written = rows.map_batches(_write_block, batch_format="pyarrow", batch_size=None, fn_kwargs=settings).take_all()
+    parts = [Part.model_validate_json(row["part"]) for row in written]
     if not parts:
         raise DataError(
             f"split {split} is empty",
@@ -80,56 +73,51 @@ def write_parts(rows: Dataset, split: str, *, uri: str, label: str, features: Fe
     return parts
 
 
-def _outcome(block: pa.Table, **settings: Any) -> dict[str, list[bytes]]:
+def _write_block(block: pa.Table, **settings: Any) -> dict[str, list[str]]:
+    """What Ray Data runs: one row out for a block, none for a block without rows."""
     try:
-        return {"outcome": [pickle.dumps(_write_part(block, **settings))]}
+        return {"part": [_write_part(block, **settings).model_dump_json()] if block.num_rows else []}
     except HeliostatError as error:
         error.where = ", ".join(filter(None, [f"split {settings['split']}", error.where]))
-        return {"outcome": [pickle.dumps(error)]}
+        raise
 
 
 def _write_part(block: pa.Table, *, split: str, uri: str, label: str, features: FeatureSet) -> Part:
-    path = f"{SPLIT}={split}/{uuid4().hex}.parquet"
-    if not block.num_rows:
-        return Part(split=split, path=path, size_bytes=0, num_rows=0, statistics={})
-    kinds: dict[str, Kind] = {column.name: column.kind for column in features.inputs}
-    raw = _columns(block, {**kinds, label: "number"})
-    computed = features.compute(raw)
+    raw = {column.name: _column(block, column.name, column.kind, "input") for column in features.inputs}
+    raw[label] = _column(block, label, "number", "label")
     features.check(raw)
-    _check_label(raw, label)
-    model_columns = {**computed, label: raw[label]}
+    _check_label(raw[label], label)
+    computed = features.compute(raw)
+    path = f"{SPLIT}={split}/{uuid4().hex}.parquet"
     table = _table({**raw, **computed, ROW: _row_hash(raw)}, table_schema(features, label))
-    size_bytes = _write(table, uri, path)
-    return Part(split=split, path=path, size_bytes=size_bytes, num_rows=len(table), statistics=summarise(model_columns))
+    return Part(
+        split=split,
+        path=path,
+        size_bytes=_write(table, uri, path),
+        num_rows=len(table),
+        statistics=summarise({**computed, label: raw[label]}),
+    )
 
 
-def _columns(block: pa.Table, kinds: Mapping[str, Kind]) -> Columns:
-    """Those columns of the block that there are."""
-    return {name: _column(block[name], name, kind) for name, kind in kinds.items() if name in block.column_names}
-
-
-def _column(values: pa.ChunkedArray, name: str, kind: Kind) -> NDArray[Any]:
+def _column(block: pa.Table, name: str, kind: Kind, role: str) -> NDArray[Any]:
+    if name not in block.column_names:
+        raise missing_column(role, name, block.column_names)
+    values = block[name]
     stored = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     is_string = pa.types.is_string(stored) or pa.types.is_large_string(stored)
     is_number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_boolean(stored)
     if not pa.types.is_null(stored) and not (is_string if kind == "string" else is_number):
-        raise DataError(f"column {name} must be a {kind}", got=f"Arrow type {values.type}")
+        raise DataError(f"{role} column {name} must be a {kind}", got=f"Arrow type {values.type}")
     if kind == "string":
         return string_column(values.to_pylist())
     return number_column(values.cast(pa.float64()).to_numpy())
 
 
-def _check_label(columns: Columns, label: str) -> None:
-    if label not in columns:
-        raise DataError(
-            f"the label column is missing: {label}{closest(label, columns)}",
-            got=f"columns {', '.join(columns)}",
-            next_step=f"let the preparation return {label!r}, or set data.label",
-        )
-    num_missing = int(np.isnan(columns[label]).sum())
+def _check_label(values: NDArray[np.float64], label: str) -> None:
+    num_missing = int(np.isnan(values).sum())
     if num_missing:
         raise DataError(
-            f"the label {label} is missing in {num_missing} of {len(columns[label])} rows of a block",
+            f"the label {label} is missing in {num_missing} of {len(values)} rows of a block",
             causes=["rows whose outcome is not known, such as cancelled ones"],
             next_step="leave these rows out in the preparation, and count them in `dropped`",
         )

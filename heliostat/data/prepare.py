@@ -1,4 +1,4 @@
-"""What the user's data preparation returns, and the one place that runs it.
+"""What the user's data preparation returns, and how Ray Data runs here.
 
     def prepare(options: Mapping[str, Any]) -> Prepared: ...
 
@@ -6,20 +6,26 @@ It returns raw rows: every input column of the feature set, and the label. Featu
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ray.data import DataContext, Dataset
+from ray.exceptions import RayTaskError
 
-from heliostat.errors import DataError
+from heliostat.errors import DataError, HeliostatError
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Raw rows by split, and how many rows were left out for which reason."""
+    """Raw rows by split, and how many rows were left out for which reason.
+
+    Raises:
+        DataError: the splits are not train, validation and test.
+    """
 
     splits: Mapping[str, Dataset]
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -35,10 +41,10 @@ def run_prepare(prepare: Callable[[Mapping[str, Any]], Prepared], options: Mappi
     """Call the user's `prepare` with the options of the experiment.
 
     Raises:
-        DataError: it returned something else than `Prepared`.
+        DataError: it returned something else than `Prepared`, or found something wrong with the data.
     """
-    quiet_ray_data()
-    prepared = prepare(options)
+    with ray_data():
+        prepared = prepare(options)
     if not isinstance(prepared, Prepared):
         raise DataError(
             "the preparation must return heliostat.data.prepare.Prepared",
@@ -48,9 +54,17 @@ def run_prepare(prepare: Callable[[Mapping[str, Any]], Prepared], options: Mappi
     return prepared
 
 
-def quiet_ray_data() -> None:
-    """No progress bars and no log lines below warnings from Ray Data in this process."""
+@contextmanager
+def ray_data() -> Iterator[None]:
+    """Ray Data as we use it: silent, and an error of ours that a task raises is raised here as itself."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, HeliostatError):
+            raise error.cause from None
+        raise

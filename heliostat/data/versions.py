@@ -24,13 +24,14 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 from pyarrow import dataset
 
-from heliostat.data.columns import Columns, closest, number_column, string_column
+from heliostat.data.columns import Columns, number_column, string_column
 from heliostat.data.encoder import Encoder
 from heliostat.data.features import FeatureSet
 from heliostat.data.parts import ROW, SPLIT, Part, filesystem_of, table_schema, write_parts
-from heliostat.data.prepare import Prepared, quiet_ray_data
+from heliostat.data.prepare import Prepared
 from heliostat.data.statistics import ColumnStatistics, merge
 from heliostat.errors import DataError, StoreError
+from heliostat.references import did_you_mean
 from heliostat.values import Frozen
 
 _MANIFEST = "heliostat"
@@ -73,7 +74,6 @@ def commit(prepared: Prepared, *, uri: str, name: str, label: str, features: Fea
         StoreError: the table cannot be written, or somebody else committed to it meanwhile.
     """
     _check_names(label, features)
-    quiet_ray_data()
     location = uri if "://" in uri else str(Path(uri).absolute())
     parts = {
         split: write_parts(rows, split, uri=location, label=label, features=features)
@@ -145,7 +145,7 @@ def load_columns(version: DatasetVersion, split: str, names: Sequence[str]) -> C
     for kind, known, wanted in (("split", version.num_rows, [split]), ("column", version.column_types, names)):
         unknown = [name for name in wanted if name not in known]
         if unknown:
-            raise DataError(f"{version.id} has no {kind} {unknown[0]!r}{closest(unknown[0], known)}")
+            raise DataError(f"{version.id} has no {kind} {unknown[0]!r}{did_you_mean(unknown[0], known)}")
     filesystem, root = filesystem_of(version.uri)
     try:
         paths = [f"{root}/{path}" for path in _files(version, split)]

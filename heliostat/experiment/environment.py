@@ -27,6 +27,7 @@ class EnvironmentLock(Frozen):
         return digest(self)
 
 
+@cache
 def environment_lock() -> EnvironmentLock:
     """The environment of this process. Packages that Heliostat does not require do not count."""
     versions = {name: release(name) for name in sorted(_closure()) if name != _ROOT}

@@ -27,6 +27,7 @@ from heliostat.experiment.syntax import EFFECTS, Source, Uses
 from heliostat.references import code_paths, import_root, locate
 from heliostat.values import Frozen, digest
 
+_OURSELVES = "heliostat"
 _LOADS_REFERENCES = "heliostat.references"
 """The one module that may import under any name: what it loads is fingerprinted as a reference of its own."""
 
@@ -55,6 +56,8 @@ class CodeFingerprint(Frozen):
     """`module:name` -> symbol."""
     distributions: dict[str, str]
     """Name -> version."""
+    modules: dict[str, Path]
+    """The user's modules that are imported on the way -> their files. What counts of them is among the symbols."""
 
     @cached_property
     def digest(self) -> str:
@@ -80,7 +83,7 @@ def fingerprint(references: Sequence[str]) -> CodeFingerprint:
         walk.enter(reference)
     walk.run()
     symbols, versions = (dict(sorted(found.items())) for found in (walk.symbols, walk.versions))
-    return CodeFingerprint(symbols=symbols, distributions=versions)
+    return CodeFingerprint(symbols=symbols, distributions=versions, modules=walk.modules())
 
 
 def differences(before: CodeFingerprint, after: CodeFingerprint) -> list[str]:
@@ -122,6 +125,10 @@ class _Walk:
             self._follow(source, source.uses(name))
             if not self._waiting and self._by_inheritance:
                 self._reach_classes()
+
+    def modules(self) -> dict[str, Path]:
+        own = (found for name, found in sorted(self._imported.items()) if name.partition(".")[0] != _OURSELVES)
+        return {found.name: found.path for found in own if found.origin == "own" and found.path}
 
     def _follow(self, source: Source, uses: Uses) -> None:
         if uses.unknown_loads and source.name != _LOADS_REFERENCES:

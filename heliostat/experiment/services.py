@@ -17,8 +17,8 @@ from heliostat.cluster.ports import free_ports
 from heliostat.cluster.process import ManagedProcess
 from heliostat.experiment import tracking_store
 from heliostat.experiment.config import ExperimentConfig
-from heliostat.experiment.records import write_atomically
-from heliostat.serve.deploy import Endpoint, is_up, serve_environment, undeploy
+from heliostat.experiment.records import write_whole
+from heliostat.serve.endpoint import Endpoint
 from heliostat.values import Frozen
 
 HEALTH_CHECK_INTERVAL_S = "0.3"
@@ -52,6 +52,23 @@ class Session(Frozen):
         """Whether nothing is up."""
         return self.ray is None and self.tracking is None and self.endpoint is None
 
+    def describe(self) -> str:
+        """What is up, a line each."""
+        lines = []
+        if self.ray is not None:
+            lines += [
+                f"Ray       {self.ray.dashboard_url}  (pid {self.ray.keeper.pid}, token in {self.ray.token_path})"
+            ]
+        elif self.address is not None:
+            lines += [f"Ray       {self.address}  (not ours)"]
+        if self.tracking is not None:
+            lines += [f"MLflow    {self.tracking.url}  (pid {self.tracking.pid})"]
+        if self.endpoint is not None:
+            lines += [
+                f"endpoint  {self.endpoint.url}/predict  ({self.endpoint.model}, docs at {self.endpoint.url}/docs)"
+            ]
+        return "\n".join(lines) or "nothing is up"
+
 
 class Services:
     """The services of one run. Every `ensure_` method may be called again and returns what is up."""
@@ -81,11 +98,13 @@ class Services:
         if self._connected:
             assert self.session.address is not None
             return self.session.address
+        from heliostat.cluster.connection import connect
+
         address, env = self._config.cluster.address, {}
         if address == "local":
             ours = self.session.ray or self._start_ray()
             address, env = ours.address, ours.environment()
-        local.connect(address, env=env, code_paths=self._code_paths)
+        connect(address, env=env, code_paths=self._code_paths)
         self._connected = True
         self._write(address=address)
         return address
@@ -112,10 +131,14 @@ class Services:
 
     def leave(self) -> None:
         """Go away and leave everything up."""
-        local.disconnect()
+        from heliostat.cluster.connection import disconnect
+
+        disconnect()
         self._connected = False
 
     def _start_ray(self) -> LocalRay:
+        from heliostat.serve.deploy import serve_environment
+
         env = {**serve_environment(), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": HEALTH_CHECK_INTERVAL_S}
         started = local.start(
             num_cpus=local_cpus(),
@@ -129,17 +152,20 @@ class Services:
     def _write(self, **changes: object) -> None:
         with self._lock:
             self.session = self.session.model_copy(update={"experiment": self._config.name, **changes})
-            write_atomically(self._store / "session.json", self.session.model_dump_json(indent=2))
+            write_whole(self._store / "session.json", self.session.model_dump_json(indent=2))
 
 
 def stop(store: Path, *, connected: bool = False) -> Session:
     """Stop whatever `store` has up, and give what that was. Services that somebody else started are left alone."""
+    from heliostat.cluster.connection import connect, disconnect
+    from heliostat.serve.deploy import undeploy
+
     session = Session.load(store)
     if session.endpoint is not None and session.ray is None and session.address is not None:
         if not connected:
-            local.connect(session.address, env={}, code_paths=[])
+            connect(session.address, env={}, code_paths=())
         undeploy(session.endpoint)
-    local.disconnect()
+    disconnect()
     for service in (session.ray, session.tracking):
         if service is not None:
             service.stop()

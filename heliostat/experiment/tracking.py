@@ -95,6 +95,14 @@ class Tracker:
         """End a run."""
         self.client.set_terminated(run_id, status)
 
+    def close_family(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        """End a run, and as killed those of its children that did not end themselves."""
+        experiment_id = self.client.get_run(run_id).info.experiment_id
+        still_running = f"tags.`{PARENT}` = '{run_id}' and attributes.status = 'RUNNING'"
+        for child in self.client.search_runs([experiment_id], filter_string=still_running):
+            self.close(child.info.run_id, "KILLED")
+        self.close(run_id, status)
+
     def _create_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
         return str(self.client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id)
 

@@ -22,16 +22,23 @@ START_TIMEOUT_S = 120.0
 
 ANSWER_TIMEOUT_S = 5.0
 
+_SQLITE = "sqlite:///"
+
 
 def local_uri(store: Path) -> str:
     """The address of the local tracking store inside the Heliostat store `store`."""
-    return f"sqlite:///{_folder(store) / 'mlflow.db'}"
+    return f"{_SQLITE}{_folder(store) / 'mlflow.db'}"
+
+
+def local_file(uri: str) -> Path | None:
+    """The file of a store that is a local one; None when it is a server or another database."""
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
 
 
 def artifact_root(uri: str) -> str | None:
-    """The artifact folder of a local store's address; None when the store decides by itself."""
-    prefix = "sqlite:///"
-    return str(Path(uri.removeprefix(prefix)).parent / "artifacts") if uri.startswith(prefix) else None
+    """The artifact folder of a local store; None when the store decides by itself."""
+    file = local_file(uri)
+    return None if file is None else str(file.parent / "artifacts")
 
 
 def initialise(store: Path) -> str:

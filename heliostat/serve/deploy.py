@@ -1,27 +1,29 @@
 """A model behind HTTP on Ray Serve: deploy, look, undeploy.
 
 A cluster of our own runs Serve behind HAProxy in throughput mode (`serve_environment`): a request then costs a
-fifteenth of the CPU time that it costs through Serve's own proxy. A cluster that somebody else started is used as it is.
+fifteenth of the CPU time that Serve's own proxy takes. A cluster that somebody else started is used as it is.
 """
 
-import json
 import logging
+import shutil
+import tempfile
 import time
-import urllib.request
-from http.client import HTTPException
+from collections.abc import Mapping
+from contextlib import suppress
 
+import psutil
 import torch
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
-from heliostat.cluster.ports import holder_of
+from heliostat.cluster.ports import free_ports, holder_of
 from heliostat.errors import ServiceError, ServingFailure
 from heliostat.serve.app import build_app
+from heliostat.serve.endpoint import Endpoint
 from heliostat.serve.model import ServedModel
 from heliostat.serve.registry import ModelVersion, fetched, resolve
-from heliostat.values import Frozen
 
 MAX_ONGOING_REQUESTS = 100
 """Requests that a replica holds at once; with Serve's default of 5 it waits for the proxy."""
@@ -30,19 +32,9 @@ START_TIMEOUT_S = 180.0
 """A replica is up in about 6 s on two idle cores; a loaded machine takes ten times that."""
 
 POLL_S = 0.1
-ANSWER_TIMEOUT_S = 5.0
 
 
-class Endpoint(Frozen):
-    """A deployed model."""
-
-    app: str
-    """Name of the Serve application."""
-    url: str
-    model: str
-    """`name@version`."""
-    data_version: str
-    """What it was trained on."""
+_FOLDER = "RAY_SERVE_HAPROXY_SERVER_STATE_BASE"
 
 
 class Predictor:
@@ -51,7 +43,7 @@ class Predictor:
     def __init__(self, tracking_uri: str, version: ModelVersion) -> None:
         torch.set_num_threads(1)  # replicas scale the load; the other cores may be training
         with fetched(tracking_uri, version) as package:
-            self._model = ServedModel.load(package)
+            self._model = ServedModel.load(package, dedicated=True)
         self._version = version
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # the name that Serve calls
@@ -72,8 +64,8 @@ def deploy(
     """Serve the model `reference` (`name@alias`, `name/version`) at `host:port`, and wait until it answers.
 
     The alias is resolved once, so that all replicas and all their restarts serve the same version. An application of
-    the same name is replaced. `cpus_per_replica` is what Ray accounts for each replica: a fraction, so that a deployment
-    leaves the cores of a small machine to training.
+    the same name is replaced; what fails to come up is removed, unless it replaces another one. `cpus_per_replica` is
+    what Ray accounts for each replica: a fraction, so that a deployment leaves a small machine's cores to training.
 
     Raises:
         UserError: there is no such model.
@@ -82,6 +74,7 @@ def deploy(
     """
     version = resolve(tracking_uri, reference)
     _start_serve(host, port)
+    replaces = app in serve.status().applications
     deployment = serve.deployment(
         serve.ingress()(Predictor),
         name="predictor",
@@ -102,9 +95,49 @@ def deploy(
         serve.run_many([target], wait_for_applications_running=False)
         _wait_for(endpoint)
     except BaseException:
-        undeploy(endpoint)
+        if not replaces:
+            undeploy(endpoint)
         raise
     return endpoint
+
+
+def serve_environment() -> dict[str, str]:
+    """Variables for every Ray process of a cluster of our own, set before it starts: HAProxy in throughput mode.
+
+    HAProxy gets ports and a directory of its own, because a second cluster on the machine, or an HAProxy that outlived
+    its cluster, would hold Serve's fixed ones. The directory is `/tmp/hs-...`: its sockets' paths, with Ray's long node
+    ids in them, must stay below 108 bytes. `reap` removes it.
+    """
+    metrics_port, stats_port = free_ports(2)
+    folder = tempfile.mkdtemp(prefix="hs-", dir="/tmp")
+    return {
+        _FOLDER: folder,
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",  # 30 by default, for load balancers in front
+        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+    }
+
+
+def reap(environment: Mapping[str, str]) -> None:
+    """Remove what may outlive the cluster that was started with this `serve_environment`: HAProxy and its directory.
+
+    HAProxy goes on, and keeps its ports, when the Ray actor that started it is killed.
+    """
+    folder = environment[_FOLDER]
+    ours = [process for process in psutil.process_iter() if _mentions(process, f"{folder}/")]
+    for process in ours:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(ours, timeout=5)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def undeploy(endpoint: Endpoint) -> None:
@@ -117,16 +150,6 @@ def undeploy(endpoint: Endpoint) -> None:
         serve.delete(endpoint.app)
     else:
         serve.shutdown()
-
-
-def is_up(endpoint: Endpoint) -> bool:
-    """Whether the endpoint answers with the model it was deployed with."""
-    try:
-        with urllib.request.urlopen(f"{endpoint.url}/healthz", timeout=ANSWER_TIMEOUT_S) as answer:  # noqa: S310
-            health = json.loads(answer.read())
-    except (OSError, HTTPException, ValueError):
-        return False
-    return f"{health.get('model')}@{health.get('version')}" == endpoint.model
 
 
 def _start_serve(host: str, port: int) -> None:
@@ -167,7 +190,7 @@ def _wait_for(endpoint: Endpoint) -> None:
                 causes=("the package does not load on that node", "the node cannot read the store"),
                 next_step="heliostat run registers the model anew; the Serve logs on the Ray dashboard say more",
             )
-        if found.status == ApplicationStatus.RUNNING and is_up(endpoint):
+        if found.status == ApplicationStatus.RUNNING and endpoint.is_up():
             return
         time.sleep(POLL_S)
     raise ServingFailure(
@@ -182,3 +205,10 @@ def _wait_for(endpoint: Endpoint) -> None:
 def _reason(application: ApplicationStatusOverview) -> str:
     messages = [deployment.message for deployment in application.deployments.values()]
     return "\n    ".join("\n".join([*messages, application.message]).strip().splitlines())
+
+
+def _mentions(process: psutil.Process, text: str) -> bool:
+    try:
+        return process.name() == "haproxy" and any(text in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False

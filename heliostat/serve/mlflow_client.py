@@ -17,6 +17,7 @@ SETTINGS = {
     # The default of 7 doubles its pause each time: four minutes until a dead server is reported.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """How MLflow behaves here unless the environment says otherwise; it reads most of them when it is imported."""
 

@@ -28,7 +28,8 @@ def save(target: Path, package: Path, *, model_id: str, run_id: str) -> None:
         ServingFailure: the package cannot be loaded.
     """
     inputs = ServedModel.load(package).features.inputs
-    copy = shutil.copytree(package, target.parent / Path(PACKAGE).name)
+    copy = target.parent / Path(PACKAGE).name
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow 3.17 uses what pandas 3.1 deprecates
         import mlflow.pyfunc

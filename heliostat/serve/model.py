@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Self
 
 import numpy as np
@@ -58,15 +59,18 @@ class ServedModel:
         self._model = model.eval().requires_grad_(requires_grad=False)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, *, dedicated: bool = False) -> Self:
         """The model of the package at `path`.
+
+        In a process that is `dedicated` to it the packaged modules stay imported, so that the user's functions can
+        import more of them when they are called. Elsewhere nothing of this is left behind.
 
         Raises:
             ServingFailure: there is no package, or its parts do not fit together.
             ReferenceNotFound: its code does not import.
         """
         spec = _read_spec(path)
-        with _importing_from(path / CODE, spec.modules):
+        with _importing_from(path / CODE, spec.modules, stay=dedicated):
             features = resolve(spec.features)
             task = make_task(spec.task, spec.data, spec.params)
             model = task.model()
@@ -116,7 +120,7 @@ def _read_spec(path: Path) -> PackagedModel:
 def _load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError) as error:
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
         raise ServingFailure(
             "the weights do not fit the model",
             where=str(path),
@@ -127,11 +131,11 @@ def _load_weights(model: nn.Module, path: Path) -> None:
 
 
 @contextmanager
-def _importing_from(code: Path, modules: Sequence[str]) -> Iterator[None]:
-    """Import from `code`, whatever this process has already imported under the same names.
+def _importing_from(code: Path, modules: Sequence[str], *, stay: bool) -> Iterator[None]:
+    """Import from `code`, whatever this process has imported under the same names.
 
-    A process that trained the model has the working tree's modules; they come back afterwards, and the packaged ones
-    live on only through the objects made from them. Elsewhere the packaged modules stay importable.
+    Unless the packaged modules are to `stay`, what was there comes back afterwards: a process that trained the model
+    has the working tree's modules, and the packaged ones live on only through the objects made from them.
     """
     hidden = {name: sys.modules.pop(name) for name in modules if name in sys.modules}
     sys.path.insert(0, str(code))
@@ -139,7 +143,7 @@ def _importing_from(code: Path, modules: Sequence[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        if hidden:
+        if not stay:
             sys.path.remove(str(code))
             for name in modules:
                 sys.modules.pop(name, None)

@@ -91,10 +91,12 @@ def register(
         ServingFailure: the package cannot be loaded, or fails on its own example row.
     """
     client = connect(uri)
-    source = _log_model(client, package, name=name, run_id=run_id, metrics=metrics)
+    logged = _log_model(client, package, name=name, run_id=run_id, metrics=metrics)
     _ensure_registered(client, name)
     tags = {**provenance.tags(), **{f"{METRIC_TAG}{metric}": repr(value) for metric, value in metrics.items()}}
-    created = client.create_model_version(name, source=source, run_id=run_id, tags=tags)
+    created = client.create_model_version(
+        name, source=logged.artifact_location, run_id=run_id, tags=tags, model_id=logged.model_id
+    )
     holder = client.get_registered_model(name).aliases.get(alias)
     if holder is not None:
         client.set_registered_model_alias(name, PREVIOUS, holder)
@@ -145,8 +147,8 @@ def fetched(uri: str, version: ModelVersion) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _log_model(client: "MlflowClient", package: Path, *, name: str, run_id: str, metrics: Mapping[str, float]) -> str:
-    """Log the package as an MLflow model with signature and example; returns the URI of its artifacts."""
+def _log_model(client: "MlflowClient", package: Path, *, name: str, run_id: str, metrics: Mapping[str, float]) -> Any:
+    """Log the package as an MLflow model with signature and example; returns MLflow's LoggedModel."""
     experiment_id = client.get_run(run_id).info.experiment_id
     logged = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +157,7 @@ def _log_model(client: "MlflowClient", package: Path, *, name: str, run_id: str,
     client.finalize_logged_model(logged.model_id, "READY")
     for metric, value in metrics.items():
         client.log_metric(run_id, metric, value, model_id=logged.model_id)
-    return str(logged.artifact_location)
+    return logged
 
 
 def _ensure_registered(client: "MlflowClient", name: str) -> None:

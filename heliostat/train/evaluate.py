@@ -17,8 +17,8 @@ from heliostat.train.task import Arrays, Task, Tensors
 
 
 def tensors_of(arrays: Arrays) -> Tensors:
-    """The arrays as tensors, without a copy."""
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    """The arrays as tensors; one is copied only where torch cannot share its memory."""
+    return {name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in arrays.items()}
 
 
 def restore(task: Task, path: str | Path) -> nn.Module:

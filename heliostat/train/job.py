@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from heliostat.data.versions import DatasetVersion
+from heliostat.placement.placement import Placement
 from heliostat.placement.plan import ParallelPlan, Replica
 from heliostat.values import Frozen, plain
 
@@ -70,6 +71,16 @@ class TrainJob(Frozen):
         return identity
 
 
+def placed(job: TrainJob, placement: Placement) -> TrainJob:
+    """The job with its replicas in the order in which `placement` ranks them."""
+    replicas = tuple(
+        Replica(device_kind=rank.device_kind, num_samples=rank.num_samples, micro_batch=rank.micro_batch)
+        for rank in placement.ranks
+    )
+    stage = job.plan.stages[0].model_copy(update={"replicas": replicas})
+    return job.model_copy(update={"plan": job.plan.model_copy(update={"stages": (stage,)})})
+
+
 class TrainReport(Frozen):
     """How a run went."""
 
@@ -88,3 +99,5 @@ class TrainReport(Frozen):
     resumed_from_step: NonNegativeInt | None = None
     """The committed step that the last attempt started from; None when it started from nothing."""
     wall_s: NonNegativeFloat
+    placement: Placement | None = None
+    """Where the last attempt ran; None when Heliostat did not place it."""

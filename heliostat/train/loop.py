@@ -132,7 +132,7 @@ class Run:
         rows = share(self._batches.indices(step), self._shares, group.rank())
         result = self._replica.step(
             self._train,
-            torch.from_numpy(np.ascontiguousarray(rows)),
+            torch.tensor(rows),
             number=step + 1,
             micro_batch=self._share.micro_batch,
             learning_rate=learning_rate(self._settings, step, self._num_steps),

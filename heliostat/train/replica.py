@@ -7,10 +7,11 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from heliostat.errors import TrainingFailure, UserError
 from heliostat.train import group
@@ -20,13 +21,20 @@ from heliostat.train.task import Batch, Task, Tensors
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one step gave."""
+    """What one step gave, and where its time went."""
 
     loss: float
     """Mean over the global batch."""
-    compute_s: float
+    passes_s: float
+    """Forward and backward."""
     sync_s: float
     """Waiting for the other ranks, and for the bytes that no compute hid."""
+    update_s: float
+
+    @property
+    def compute_s(self) -> float:
+        """All but the waiting."""
+        return self.passes_s + self.update_s
 
 
 class Replica:
@@ -60,7 +68,7 @@ class Replica:
         """
         started = time.perf_counter()
         own, totals, works = self._accumulate(tensors, torch.split(rows, micro_batch), number)
-        computed = time.perf_counter()
+        passed = time.perf_counter()
         for work in works:
             work.wait()
         self._gradients.finish()
@@ -71,9 +79,9 @@ class Replica:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate
         self.optimizer.step()
-        ended = time.perf_counter()
+        updated = time.perf_counter()
         return StepResult(
-            loss=loss_sum / count, compute_s=computed - started + ended - synced, sync_s=synced - computed
+            loss=loss_sum / count, passes_s=passed - started, sync_s=synced - passed, update_s=updated - synced
         )
 
     def _accumulate(
@@ -93,14 +101,11 @@ class Replica:
         return own, totals, works
 
     def _loss(self, part: Batch, number: int, totals: Tensor) -> Tensor:
-        try:
-            result = self.task.loss(self.model, part)
-        except Exception as error:
-            raise TrainingFailure(
-                f"the loss of {type(self.task).__name__} raised {type(error).__name__}: {error}",
-                where=f"step {number}, rank {group.rank()}",
-            ) from error
-        loss, count = checked_loss(self.task, result)
+        loss, count = loss_of(self.task, self.model, part, where=f"step {number}, rank {group.rank()}")
+        count = count.item() if isinstance(count, Tensor) and count.numel() == 1 else count
+        if not (isinstance(count, int | float) and math.isfinite(count) and count > 0):
+            got = f"a count that is {_shown(count)}"
+            raise _broken_contract(self.task, got, ("the count must be a positive number",))
         totals += torch.tensor([loss.item(), count], dtype=torch.float64)
         return loss
 
@@ -110,23 +115,26 @@ def select(tensors: Tensors, rows: Tensor | slice) -> Batch:
     return {name: tensor[rows] for name, tensor in tensors.items()}
 
 
-def checked_loss(task: Task, result: object) -> tuple[Tensor, float]:
-    """What `task.loss` returned, if it keeps the contract: (sum of the losses, how many they are).
+def loss_of(task: Task, model: nn.Module, batch: Batch, *, where: str) -> tuple[Tensor, Any]:
+    """The task's (sum of the losses, their count); the count is not looked at.
 
     Raises:
-        TrainingFailure: it does not.
+        TrainingFailure: the task's code raises, or does not return a pair that begins with a scalar to differentiate.
 
     """
+    try:
+        result: object = task.loss(model, batch)
+    except Exception as error:
+        raise TrainingFailure(
+            f"the loss of {type(task).__name__} raised {type(error).__name__}: {error}", where=where
+        ) from error
     if not (isinstance(result, tuple) and len(result) == 2):
         causes = ("it returns a mean, or the sum without its count",) if isinstance(result, Tensor) else ()
         raise _broken_contract(task, _shown(result), causes)
     loss, count = result
     if not (isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad):
         raise _broken_contract(task, f"a sum that is {_shown(loss)}", ("the losses of the rows are not summed",))
-    count = count.item() if isinstance(count, Tensor) and count.numel() == 1 else count
-    if not (isinstance(count, int | float) and math.isfinite(count) and count > 0):
-        raise _broken_contract(task, f"a count that is {_shown(count)}", ("the count must be a positive number",))
-    return loss, float(count)
+    return loss, count
 
 
 def _broken_contract(task: Task, got: str, causes: tuple[str, ...]) -> TrainingFailure:

@@ -77,3 +77,11 @@ def test_a_worker_needs_the_address_alone(tracker: Tracker) -> None:
 
 def test_flatten() -> None:
     assert list(flatten({"a": {"b": 1, "c": {}}, "d": [1, 2]})) == [("a.b", 1), ("d", [1, 2])]
+
+
+def test_closing_a_family_ends_children_that_did_not_end_themselves(tracker: Tracker) -> None:
+    parent = tracker.open_run("family", "parent", config={}, tags={})
+    done, left = tracker.open_step(parent, "data", tags={}), tracker.open_step(parent, "train", tags={})
+    tracker.close(done, "FINISHED")
+    tracker.close_family(parent, "FAILED")
+    assert [tracker.client.get_run(run).info.status for run in (parent, done, left)] == ["FAILED", "FINISHED", "KILLED"]

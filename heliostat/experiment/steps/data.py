@@ -1,13 +1,15 @@
 """Step `data`: run the user's preparation on Ray Data and commit a dataset version."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from heliostat.data.prepare import Prepared
+from heliostat.data import versions
 from heliostat.data.features import FeatureSet
-from heliostat.data.versions import DatasetVersion, commit, exists
+from heliostat.data.prepare import Prepared, run_prepare
+from heliostat.data.versions import DatasetVersion, commit
 from heliostat.errors import DataError
-from heliostat.experiment.pipeline import Artifact, StepContext, StepResult
+from heliostat.experiment.step import Artifact, StepContext, StepResult
 from heliostat.references import resolve
 
 READS = ("name", "data")
@@ -16,25 +18,51 @@ READS = ("name", "data")
 def run(context: StepContext) -> StepResult:
     """Prepare, compute the features, fit the encoder, commit."""
     options: dict[str, Any] = context.options["data"]
-    features = resolve(options["features"])
-    if not isinstance(features, FeatureSet):
-        raise DataError("data.features does not name a FeatureSet", where=options["features"], got=repr(features))
+    features = feature_set(options["features"])
     context.progress(0, 2, "preparing")
-    prepared = resolve(options["prepare"])(options["options"])
-    if not isinstance(prepared, Prepared):
-        raise DataError("data.prepare did not return Prepared", where=options["prepare"], got=repr(prepared))
+    prepared = run_prepare(prepare_function(options["prepare"]), options["options"])
     context.progress(1, 2, "computing features and committing")
     name = str(context.options["name"])
     version = commit(
-        prepared, uri=str(Path(context.extra["store"]) / "data" / name), name=name, label=options["label"], features=features
+        prepared,
+        uri=str(Path(context.extra["store"]) / "data" / name),
+        name=name,
+        label=options["label"],
+        features=features,
     )
     rows = {f"rows_{split}": float(count) for split, count in version.num_rows.items()}
     dropped = {f"dropped_{reason}": float(count) for reason, count in version.dropped.items()}
     return StepResult(
-        outputs={"version": version.model_dump(mode="json")},
+        outputs={"version": version},
         artifacts=(Artifact(kind="dataset", uri=version.uri, digest=version.id),),
         metrics={**rows, **dropped},
     )
+
+
+def feature_set(reference: str) -> FeatureSet:
+    """The FeatureSet that `reference` names.
+
+    Raises:
+        DataError: it names something else.
+
+    """
+    found = resolve(reference)
+    if not isinstance(found, FeatureSet):
+        raise DataError("data.features does not name a FeatureSet", where=reference, got=repr(found))
+    return found
+
+
+def prepare_function(reference: str) -> Callable[[Mapping[str, Any]], Prepared]:
+    """The function that `reference` names.
+
+    Raises:
+        DataError: it names something that cannot be called.
+
+    """
+    found = resolve(reference)
+    if not callable(found):
+        raise DataError("data.prepare does not name a function", where=reference, got=repr(found))
+    return found
 
 
 def version_of(result: StepResult) -> DatasetVersion:
@@ -45,4 +73,5 @@ def version_of(result: StepResult) -> DatasetVersion:
 def missing(result: StepResult) -> str | None:
     """What is missing of the dataset version; None when it can be read."""
     version = version_of(result)
-    return None if exists(version) else f"dataset {version.id} in {version.uri}"
+    gone = versions.missing(version)
+    return None if gone is None else f"dataset {version.id}: {gone}"

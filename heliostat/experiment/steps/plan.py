@@ -2,7 +2,7 @@
 
 from heliostat.cluster.discovery import discover
 from heliostat.cluster.spec import ClusterSpec
-from heliostat.experiment.pipeline import StepContext, StepResult
+from heliostat.experiment.step import StepContext, StepResult
 from heliostat.experiment.steps import data
 from heliostat.placement.plan import ParallelPlan
 from heliostat.placement.planner import Constraints
@@ -34,9 +34,9 @@ def run(context: StepContext) -> StepResult:
     chosen = choose_plan(workload, cluster, constraints)
     return StepResult(
         outputs={
-            "plan": chosen.model_dump(mode="json"),
-            "workload": workload.model_dump(mode="json"),
-            "cluster": cluster.model_dump(mode="json"),
+            "plan": chosen,
+            "workload": workload,
+            "cluster": cluster,
         },
         metrics={
             "predicted_step_s": chosen.prediction.step.total_s,

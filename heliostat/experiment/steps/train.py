@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
 from heliostat.cluster.discovery import discover
 from heliostat.cluster.spec import ClusterSpec
 from heliostat.errors import HeliostatError
-from heliostat.experiment.pipeline import Artifact, StepContext, StepResult
+from heliostat.experiment.step import Artifact, StepContext, StepResult
 from heliostat.experiment.steps import data, plan
 from heliostat.placement.placement import Placement
 from heliostat.placement.plan import ParallelPlan
@@ -54,15 +55,9 @@ def run(context: StepContext) -> StepResult:
         settings=settings_from(options),
         directory=str(context.workdir),
     )
-    placements: list[Placement] = []
-
-    def place() -> Placement:
-        placements.append(place_when_free(chosen, measured, cpus_per_device))
-        return placements[-1]
-
     with reporting_progress(context, Path(job.directory)):
-        report = launch(job, place, cpus_per_rank=cpus_per_device)
-    return _result(chosen, placements[-1], report)
+        report = launch(job, partial(place_when_free, chosen, measured, cpus_per_device), cpus_per_rank=cpus_per_device)
+    return _result(chosen, report)
 
 
 def place_when_free(chosen: ParallelPlan, measured: ClusterSpec, cpus_per_device: int) -> Placement:
@@ -107,10 +102,10 @@ def reporting_progress(context: StepContext, directory: Path) -> Iterator[None]:
         thread.join()
 
 
-def _result(chosen: ParallelPlan, placement: Placement, report: TrainReport) -> StepResult:
+def _result(chosen: ParallelPlan, report: TrainReport) -> StepResult:
     predicted_s = chosen.prediction.step.total_s
     return StepResult(
-        outputs={"report": report.model_dump(mode="json"), "placement": placement.model_dump(mode="json")},
+        outputs={"report": report},
         artifacts=(Artifact(kind="checkpoint", uri=report.checkpoint, digest=_digest(report.checkpoint)),),
         metrics={
             **{f"validation_{name}": value for name, value in report.metrics.items()},

@@ -1,3 +1,3 @@
 """Step `tune`: a sweep over the search space; the best trial competes with the main training run."""
 
-from heliostat.experiment.pipeline import StepContext, StepResult
+from heliostat.experiment.step import StepContext, StepResult

@@ -1,0 +1,41 @@
+"""Joining a Ray cluster, and leaving it."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import ray
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+from heliostat.errors import ServiceError
+
+
+def connect(address: str, *, env: Mapping[str, str], code_paths: Sequence[str]) -> None:
+    """Join the Ray cluster at `address`; `code_paths` go on the Python path of its workers.
+
+    Raises:
+        ServiceError: nothing answers there, or it refuses us.
+
+    """
+    os.environ.update(env)
+    Config.initialize("")  # Ray read its authentication variables when it was imported
+    AuthenticationTokenLoader.instance().reset_cache()
+    try:
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(code_paths)}} if code_paths else None,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ServiceError(
+            f"cannot join the Ray cluster {address!r}",
+            where="cluster.address",
+            got=str(error).splitlines()[0],
+            causes=("no cluster runs there: start one with `ray start --head`", "its Ray version or token differs"),
+            next_step="ray status",
+        ) from error
+
+
+def disconnect() -> None:
+    """Leave the cluster; what runs in it goes on."""
+    ray.shutdown()

@@ -1,0 +1,88 @@
+"""What came of a run, for a person and for a script."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from heliostat.experiment.config import Experiment
+from heliostat.experiment.pipeline import StepOutcome
+from heliostat.experiment.services import Session
+from heliostat.experiment.steps import data, plan, register, smoke, train, tune
+from heliostat.values import plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The outcomes of all steps, and what is up."""
+
+    experiment: Experiment
+    outcomes: Sequence[StepOutcome]
+    session: Session
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as JSON: every step with its reasons, times, metrics and outputs."""
+        steps = {
+            outcome.step: {
+                "skipped": outcome.skipped,
+                "reasons": list(outcome.record.reasons),
+                "wall_s": outcome.record.wall_s,
+                "metrics": outcome.result.metrics,
+                "outputs": outcome.result.outputs,
+            }
+            for outcome in self.outcomes
+        }
+        return {"experiment": self.experiment.config.name, "steps": steps, "session": plain(self.session)}
+
+    def show(self) -> None:
+        """Print it as tables."""
+        console = Console(highlight=False)
+        results = {outcome.step: outcome.result for outcome in self.outcomes}
+        console.print(self._steps())
+        console.print(tune.trial_table(results["tune"]))
+        console.print(_test_table(smoke.test_metrics_of(results["smoke"])))
+        for name, text in self._facts().items():
+            console.print(f"[bold]{name:<13}[/bold]", end="")
+            console.print(text, markup=False, soft_wrap=True)
+        console.print(self.session.describe(), markup=False, soft_wrap=True)
+
+    def _steps(self) -> Table:
+        table = Table("step", "how", "seconds", "why", title="Steps")
+        for outcome in self.outcomes:
+            how = "skipped" if outcome.skipped else "ran"
+            why = f"unchanged since {outcome.record.created}" if outcome.skipped else "; ".join(outcome.record.reasons)
+            table.add_row(outcome.step, how, f"{outcome.record.wall_s:.1f}", why)
+        return table
+
+    def _facts(self) -> dict[str, str]:
+        results = {outcome.step: outcome.result for outcome in self.outcomes}
+        version = data.version_of(results["data"])
+        chosen, report = plan.plan_of(results["plan"]), train.report_of(results["train"])
+        model = register.model_of(results["register"])
+        predicted_s, measured_s = chosen.prediction.step.total_s, report.step_time_s
+        rows = ", ".join(f"{split} {count:,}" for split, count in version.num_rows.items())
+        dropped = ", ".join(f"{reason} {count:,}" for reason, count in version.dropped.items()) or "none"
+        return {
+            "data version": f"{version.id} ({rows}; rows left out: {dropped})",
+            "plan": chosen.reason,
+            "placement": report.placement.describe(),
+            "step time": f"predicted {1e3 * predicted_s:.1f} ms, measured {1e3 * measured_s:.1f} ms "
+            f"(error {predicted_s / measured_s - 1:+.0%})",
+            "memory": f"predicted {_mib(max(chosen.prediction.memory_bytes))}, "
+            f"measured {_mib(max(report.peak_memory_bytes))} a rank",
+            "model": f"{model.id} ({', '.join(model.aliases)}), from {register.source_of(results['register'])}",
+        }
+
+
+def _mib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**20:.0f} MiB"
+
+
+def _test_table(metrics: dict[str, dict[str, float]]) -> Table:
+    names = sorted({name for values in metrics.values() for name in values})
+    table = Table("model", *names, title="Test split")
+    for model, values in metrics.items():
+        table.add_row(model, *(f"{values[name]:.4f}" for name in names))
+    return table

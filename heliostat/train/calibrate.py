@@ -1,0 +1,179 @@
+"""Measure the devices of a cluster with the task they are to run, all of them at once.
+
+At once, because they will train at once: devices of one machine share its memory bandwidth and caches, and one that is
+measured alone promises too much.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import timedelta
+from socket import socket
+from statistics import median
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from heliostat.cluster.spec import ClusterSpec, Link
+from heliostat.data.versions import DatasetVersion
+from heliostat.placement.gang import reserve
+from heliostat.placement.placement import Placement, RankPlacement
+from heliostat.placement.workload import StepTiming
+from heliostat.train.evaluate import tensors_of
+from heliostat.train.task import make_task
+from heliostat.train.timing import measure_link, measure_step
+
+SAME_SPEED = 1.15
+"""Devices whose times differ by less than this factor are of one kind; measurements repeat to about 10 %."""
+SPEED_STEP = 0.05
+NUM_SIZES = 4
+MEAN_MESSAGE_BYTES = 1 << 20
+"""The message by which links are compared."""
+RENDEZVOUS_TIMEOUT = timedelta(seconds=60)
+
+
+def calibrate(
+    reference: str,
+    data: DatasetVersion,
+    params: Mapping[str, Any],
+    *,
+    cluster: ClusterSpec,
+    global_batch: int,
+    cpus_per_device: int,
+) -> tuple[ClusterSpec, dict[str, StepTiming]]:
+    """Time the task on every device of `cluster`, and the link between them.
+
+    Returns:
+        The cluster with `link` and every device's `speed` set, and the timing of each device kind.
+
+    Raises:
+        PlacementError: a device is not free.
+        UserError: the task or its parameters.
+        TrainingFailure: the task's loss raises or breaks its contract.
+
+    """
+    placement = _everywhere(cluster)
+    sizes = micro_batch_sizes(global_batch, len(placement.ranks))
+    with reserve(placement, cpus_per_device) as gang:
+        probes = [
+            ray.remote(_Probe)
+            .options(
+                num_cpus=cpus_per_device,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(gang, placement_group_bundle_index=rank.rank),
+            )
+            .remote(rank.rank, len(placement.ranks), cpus_per_device)
+            for rank in placement.ranks
+        ]
+        address = ray.get(probes[0].address.remote())
+        try:
+            measured = ray.get(
+                [probe.measure.remote(address, reference, data, dict(params), sizes) for probe in probes]
+            )
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+    timings, links = zip(*measured, strict=True)
+    classified, by_kind = classify(cluster, timings, num_samples=sizes[-1])
+    return classified.model_copy(update={"link": _slowest([link for link in links if link])}), by_kind
+
+
+def micro_batch_sizes(global_batch: int, num_devices: int) -> list[int]:
+    """Sizes to measure: an even share of the global batch, and halves of it."""
+    share = max(1, global_batch // num_devices)
+    return sorted({max(1, share >> shift) for shift in range(NUM_SIZES)} | {1, 2})[-NUM_SIZES:]
+
+
+def speeds(times_s: Sequence[float]) -> list[float]:
+    """Relative speed of devices of one type from their times for the same work: 1.0 for all about as fast as the best.
+
+    Slower ones are rounded to a twentieth, so that equal devices stay equal in spite of noise.
+    """
+    fastest = min(times_s)
+    return [
+        1.0
+        if time <= SAME_SPEED * fastest
+        else max(SPEED_STEP, round(round(fastest / time / SPEED_STEP) * SPEED_STEP, 2))
+        for time in times_s
+    ]
+
+
+def classify(
+    cluster: ClusterSpec, timings: Sequence[StepTiming], num_samples: int
+) -> tuple[ClusterSpec, dict[str, StepTiming]]:
+    """The cluster with the speed of every device, and the median timing of each kind.
+
+    Args:
+        cluster: the devices.
+        timings: of each device, in the order of the cluster.
+        num_samples: the work they are compared by, one micro-batch of this many samples.
+
+    """
+    devices = [((node.node_id, device.index), device) for node in cluster.nodes for device in node.devices]
+    times_s = [timing.compute_s(num_micro_batches=1, num_samples=num_samples) for timing in timings]
+    speed_of: dict[tuple[str, int], float] = {}
+    for kind in {device.type for _, device in devices}:
+        members = [(key, time) for (key, device), time in zip(devices, times_s, strict=True) if device.type == kind]
+        speed_of |= zip((key for key, _ in members), speeds([time for _, time in members]), strict=True)
+    measured = cluster.model_copy(update={"nodes": tuple(node.with_speeds(speed_of) for node in cluster.nodes)})
+    by_kind: dict[str, list[StepTiming]] = {}
+    for device, timing in zip((device for node in measured.nodes for device in node.devices), timings, strict=True):
+        by_kind.setdefault(device.kind, []).append(timing)
+    return measured, {kind: _median(members) for kind, members in by_kind.items()}
+
+
+class _Probe:
+    """One device's side of a calibration."""
+
+    def __init__(self, rank: int, num_ranks: int, num_threads: int) -> None:
+        self._rank = rank
+        self._num_ranks = num_ranks
+        torch.set_num_threads(num_threads)
+
+    def address(self) -> str:
+        """Where the ranks can meet: this node, and a port that is free now."""
+        with closing(socket()) as listener:
+            listener.bind(("", 0))
+            return f"tcp://{ray.util.get_node_ip_address()}:{listener.getsockname()[1]}"
+
+    def measure(
+        self, address: str, reference: str, data: DatasetVersion, params: dict[str, Any], sizes: list[int]
+    ) -> tuple[StepTiming, Link | None]:
+        """Time the link, then the steps: the ranks leave the first measurement together."""
+        task = make_task(reference, data, params)
+        tensors = tensors_of(task.load("validation"))
+        link = self._link(address) if self._num_ranks > 1 else None
+        return measure_step(task, tensors, micro_batches=sizes), link
+
+    def _link(self, address: str) -> Link:
+        dist.init_process_group(
+            "gloo", init_method=address, rank=self._rank, world_size=self._num_ranks, timeout=RENDEZVOUS_TIMEOUT
+        )
+        try:
+            return measure_link()
+        finally:
+            dist.destroy_process_group()
+
+
+def _everywhere(cluster: ClusterSpec) -> Placement:
+    devices = [(node.node_id, device) for node in cluster.nodes for device in node.devices]
+    ranks = tuple(
+        RankPlacement(
+            rank=rank, node_id=node_id, device_index=device.index, device_kind=device.type, num_samples=1, micro_batch=1
+        )
+        for rank, (node_id, device) in enumerate(devices)
+    )
+    return Placement(ranks=ranks, reason="every device, to measure it")
+
+
+def _median(timings: Sequence[StepTiming]) -> StepTiming:
+    return StepTiming(
+        micro_batch_s=median(timing.micro_batch_s for timing in timings),
+        sample_s=median(timing.sample_s for timing in timings),
+        optimizer_s=median(timing.optimizer_s for timing in timings),
+    )
+
+
+def _slowest(links: Sequence[Link]) -> Link | None:
+    """A collective is over when its last rank is."""
+    return max(links, key=lambda link: link.time_s(MEAN_MESSAGE_BYTES), default=None)

@@ -1,0 +1,84 @@
+"""How long things take here: a training step of a task on this device, and an all-reduce among the ranks."""
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count
+from statistics import median
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from scipy.optimize import nnls
+
+from heliostat.cluster.spec import Link
+from heliostat.placement.workload import StepTiming
+from heliostat.train import group
+from heliostat.train.replica import Replica
+from heliostat.train.task import Task, Tensors
+
+BUDGET_S = 2.0
+"""Time for the steps, after a first round that warms up."""
+MIN_ROUNDS = 5
+NUM_LINK_ROUNDS = 15
+MESSAGE_BYTES = (1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22)
+"""All-reduce sizes; what lies beyond the largest is extrapolated."""
+FASTEST_BYTE_S = 1e-12
+"""Where the slope drowns in noise the link counts as 1 TB/s."""
+
+
+def measure_step(task: Task, tensors: Tensors, *, micro_batches: Sequence[int]) -> StepTiming:
+    """Time real training steps of one rank by itself, in several sizes that take turns, so that drift hits all alike.
+
+    Args:
+        task: what to train; the learning rate is zero, so that nothing can run away.
+        tensors: rows to draw from.
+        micro_batches: at least two different sizes; each step is one micro-batch.
+
+    """
+    assert group.size() == 1, "ranks in a process group would wait for each other"
+    replica = Replica(task, weight_decay=0.0)
+    num_rows = len(next(iter(tensors.values())))
+    passes: dict[int, list[float]] = {size: [] for size in micro_batches}
+    updates: list[float] = []
+    for number in _rounds():
+        for size, times in passes.items():
+            rows = torch.randint(num_rows, (size,))
+            result = replica.step(tensors, rows, number=number, micro_batch=size, learning_rate=0.0)
+            if number > 0:
+                times.append(result.passes_s)
+                updates.append(result.update_s)
+    micro_batch_s, sample_s = fit_line(list(passes), [median(times) for times in passes.values()])
+    return StepTiming(micro_batch_s=micro_batch_s, sample_s=sample_s, optimizer_s=median(updates))
+
+
+def measure_link() -> Link:
+    """Time all-reduces among the ranks of the process group; every rank calls this and gets its own figures."""
+    times: dict[int, list[float]] = {num_bytes: [] for num_bytes in MESSAGE_BYTES}
+    for number in range(NUM_LINK_ROUNDS + 1):
+        for num_bytes, measured in times.items():
+            message = torch.zeros(num_bytes // 4)
+            dist.barrier()
+            started = time.perf_counter()
+            dist.all_reduce(message)
+            if number > 0:
+                measured.append(time.perf_counter() - started)
+    latency_s, byte_s = fit_line(list(times), [median(measured) for measured in times.values()])
+    return Link(latency_s=latency_s, bytes_per_s=1 / max(byte_s, FASTEST_BYTE_S))
+
+
+def fit_line(sizes: Sequence[int], times_s: Sequence[float]) -> tuple[float, float]:
+    """`time = fixed + size * slope` with neither negative: least squares of the relative errors."""
+    times = np.asarray(times_s)
+    rows = np.stack([1 / times, np.asarray(sizes) / times], axis=1)
+    (fixed_s, slope_s), _ = nnls(rows, np.ones(len(times)))
+    return float(fixed_s), float(slope_s)
+
+
+def _rounds() -> Iterator[int]:
+    """Round numbers until time is up; round 0 is for warming up."""
+    yield 0
+    deadline = time.monotonic() + BUDGET_S
+    for number in count(1):
+        if number > MIN_ROUNDS and time.monotonic() > deadline:
+            return
+        yield number

@@ -1,0 +1,1 @@
+"""A user's package: what the tests package, register and serve."""
