@@ -48,12 +48,15 @@ def run(
 ) -> None:
     """Run an experiment: every step whose code, configuration or data changed."""
     from heliostat.experiment.run import run_experiment
+    from heliostat.experiment.summary import Summary
 
-    summary = run_experiment(config, overrides, keep=keep, quiet=as_json)
-    if as_json:
-        _print_json(summary.as_json())
-    else:
-        summary.show()
+    def report(summary: Summary) -> None:
+        if as_json:
+            _print_json(summary.as_json())
+        else:
+            summary.show()
+
+    run_experiment(config, overrides, keep=keep, quiet=as_json, report=report)
 
 
 @app.command()

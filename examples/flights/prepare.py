@@ -93,7 +93,7 @@ def scheduled_flights(flights: pd.DataFrame) -> pd.DataFrame:
     hour = pd.to_datetime(flights["time_hour"], utc=True)
     return flights.assign(
         scheduled=hour + pd.to_timedelta(flights["minute"], unit="min"),
-        weekday=pd.to_datetime(flights[["year", "month", "day"]]).dt.dayofweek + 1,
+        weekday=pd.to_datetime(flights[["year", "month", "day"]]).dt.day_of_week + 1,
         origin_hour_flights=flights.groupby(["origin", "time_hour"])["flight"].transform("size"),
     )
 

@@ -1,11 +1,11 @@
 """What the makers say of each device type: memory, peak rates, links. A measurement always goes before it.
 
-The types are in `catalogue.yaml` beside this module, each with its source. A file or mapping of the same shape adds types,
-or replaces single fields of those that are there.
+The types are in `catalogue.yaml` beside this module, each with its source. A file or mapping of the same shape adds
+types, or replaces single fields of those that are there.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from heliostat.document import Document, Keys, dotted, read
+from heliostat.document import Keys, dotted, read
 from heliostat.errors import ConfigError, UserError
 from heliostat.references import did_you_mean
 from heliostat.values import Frozen
@@ -90,7 +90,7 @@ class DeviceType(Frozen):
         fields = ("compute_slices", "memory_slices", "max_instances")
         for name, row in value.items():
             if not isinstance(row, list) or len(row) != len(fields):
-                raise ValueError(f"{name} must be [compute slices, memory slices, most instances]")  # noqa: TRY004
+                raise ValueError(f"{name} must be [compute slices, memory slices, most instances]")
         return [{"name": name, **dict(zip(fields, row, strict=True))} for name, row in value.items()]
 
     @model_validator(mode="after")
@@ -110,7 +110,7 @@ class DeviceType(Frozen):
         return None if self.memory_gb_per_s is None else self.memory_gb_per_s * 1e9
 
     def flops(self, dtype: Dtype) -> float | None:
-        """Dense peak operations per second of a matrix product; None where the device has no such type, or none is told."""
+        """Dense peak operations per second of a matrix product; None for a type the device lacks or no source tells."""
         return self.tflops[dtype] * 1e12 if dtype in self.tflops else None
 
     def mig_memory_bytes(self, profile: MigProfile) -> int:
@@ -130,15 +130,19 @@ class Catalogue(Frozen):
         Raises:
             UserError: the catalogue has no such type.
         """
-        names = {_normal(alias): one for one in self.types.values() for alias in (one.name, *one.aliases)}
-        if _normal(name) not in names:
+        found = self._by_name.get(_normal(name))
+        if found is None:
             known = [alias for one in self.types.values() for alias in (one.name, *one.aliases)]
             raise UserError(
                 f"there is no device type '{name}'{did_you_mean(name, known)}",
                 causes=["a device newer than this catalogue"],
-                next_step="correct the name, or describe the type in YAML with memory_gib, memory_gb_per_s, tflops, source",
+                next_step="correct the name, or describe the type in YAML as heliostat/cluster/catalogue.yaml does",
             )
-        return names[_normal(name)]
+        return found
+
+    @cached_property
+    def _by_name(self) -> dict[str, DeviceType]:
+        return {_normal(alias): one for one in self.types.values() for alias in (one.name, *one.aliases)}
 
     def extended(self, rows: Mapping[str, Any], where: Callable[[Keys], str] = lambda _: "") -> "Catalogue":
         """This catalogue with `rows` (name -> fields, as in catalogue.yaml) added.
@@ -156,7 +160,9 @@ class Catalogue(Frozen):
         for name, row in rows.items():
             before = self.types[name].model_dump(exclude={"source", "note"}) if name in self.types else {"name": name}
             try:
-                types[name] = DeviceType.model_validate({**before, **row} if isinstance(row, Mapping) else row)
+                types[name] = DeviceType.model_validate(
+                    {**before, **row, "name": name} if isinstance(row, Mapping) else row
+                )
             except ValidationError as error:
                 mistakes += [_mistake((name, *keys), message, where) for keys, message in _messages(error)]
         mistakes += [_mistake((name,), message, where) for name, message in _shared_names(types)]
@@ -177,7 +183,7 @@ def load(path: Path) -> Catalogue:
     Raises:
         ConfigError: with every mistake in the file as `file:line:col: keys: message`.
     """
-    document: Document = read(path)
+    document = read(path)
     if document.mistakes:
         raise ConfigError([str(mistake) for mistake in document.mistakes])
     return builtin().extended(document.data, lambda keys: str(document.origin(keys)))

@@ -1,11 +1,11 @@
 """Reads the topology XML of NCCL and RCCL: what NCCL_TOPO_DUMP_FILE writes, and what clouds ship for NCCL_TOPO_FILE.
 
 A `cpu` is a NUMA node with a tree of `pci` below it; the class of a link follows from where two branches meet, as in
-NCCL (src/graph/topo.cc): one switch on the way is PIX, several are PXB, the `cpu` is PHB, two of them SYS. The file does
-not know host bridges, so NODE never results.
+NCCL (src/graph/topo.cc): one switch on the way is PIX, several are PXB, the `cpu` is PHB, two of them SYS. The file
+does not know host bridges, so NODE never results.
 
-Files shipped by clouds often hold only `pci` elements, for NCCL to complete on the machine. Their GPUs and NICs are told
-by PCI class code and named in PCI bus order, as NVML does; `missing` says what such a file leaves open.
+Files shipped by clouds often hold only `pci` elements, for NCCL to complete on the machine. Their GPUs and NICs are
+told by PCI class code and named in PCI bus order, as NVML does; `missing` says what such a file leaves open.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""Reads what `rocm-smi --showtopo` prints, or any of its parts (`--showtopotype`, `--showtopohops`, `--showtopoweight`).
+"""Reads what `rocm-smi --showtopo` prints, or a part of it (`--showtopotype`, `--showtopohops`, `--showtopoweight`).
 
-The type of a link is XGMI or PCIE and no more: which bridges a PCIE path crosses, and how many XGMI links are bonded, the
-tool does not say. Sections other than the topology's are passed over.
+The type of a link is XGMI or PCIE and no more: which bridges a PCIE path crosses, and how many XGMI links are bonded,
+the tool does not say. Sections other than the topology's are passed over.
 """
 
 import re

@@ -70,8 +70,9 @@ def string_column(values: Sequence[Any] | NDArray[Any]) -> NDArray[np.object_]:
 
 
 def number_column(values: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
-    """`values` as float64, NaN where a value is None."""
-    return np.ascontiguousarray(values, dtype=np.float64)
+    """`values` as float64, NaN where a value is None: one NaN, of the many that arithmetic leaves behind."""
+    column = np.asarray(values, dtype=np.float64)
+    return np.where(np.isnan(column), np.nan, column)
 
 
 def as_column(values: Sequence[Any] | NDArray[Any], kind: Kind) -> NDArray[Any]:

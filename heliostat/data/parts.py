@@ -3,7 +3,6 @@
 Runs as Ray Data tasks: each block becomes one file with inputs, label, features and the row's place in the order.
 """
 
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,47 +10,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import fs, parquet
+from pyarrow import parquet
 from ray.data import Dataset
 
 from heliostat.data.columns import Columns, Kind, missing_column, number_column, string_column
 from heliostat.data.features import FeatureSet
+from heliostat.data.layout import ROW, SPLIT, Part, filesystem_of, table_schema
 from heliostat.data.prepare import ray_data
-from heliostat.data.statistics import ColumnStatistics, summarise
+from heliostat.data.statistics import summarise
 from heliostat.errors import DataError, HeliostatError, StoreError
-from heliostat.values import Frozen
-
-ROW, SPLIT = "_row", "split"
-"""Columns of ours in every table: the place of the row in the order, and the partition."""
 
 _HASH_PRIME = np.uint64(0x100000001B3)
 """The prime of FNV-1a, 64 bits."""
-
-
-class Part(Frozen):
-    """One written file: its path below the table, and what it holds."""
-
-    split: str
-    path: str
-    size_bytes: int
-    num_rows: int
-    statistics: dict[str, ColumnStatistics]
-    """Of the features and the label."""
-
-
-def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
-    """Where a table lies: a path, or a URI that Arrow knows (`s3://...`), as file system and path in it."""
-    filesystem, path = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).absolute()))
-    return filesystem, path
-
-
-def table_schema(features: FeatureSet, label: str) -> pa.Schema:
-    """The columns of the files: inputs, label, features, `_row`."""
-    stored = {"string": pa.string(), "integer": pa.float64(), "number": pa.float64()}
-    fields = [(column.name, stored[column.kind]) for column in features.inputs]
-    fields += [(label, pa.float64())]
-    fields += [(name, stored[features.kind(name)]) for name in features.names]
-    return pa.schema([*fields, (ROW, pa.int64())])
 
 
 def write_parts(rows: Dataset, split: str, *, uri: str, label: str, features: FeatureSet) -> list[Part]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,12 +27,14 @@ from pyarrow import dataset
 from heliostat.data.columns import Columns, number_column, string_column
 from heliostat.data.encoder import Encoder
 from heliostat.data.features import FeatureSet
-from heliostat.data.parts import ROW, SPLIT, Part, filesystem_of, table_schema, write_parts
-from heliostat.data.prepare import Prepared
+from heliostat.data.layout import ROW, SPLIT, Part, filesystem_of, table_schema
 from heliostat.data.statistics import ColumnStatistics, merge
 from heliostat.errors import DataError, StoreError
 from heliostat.references import did_you_mean
 from heliostat.values import Frozen
+
+if TYPE_CHECKING:
+    from heliostat.data.prepare import Prepared
 
 _MANIFEST = "heliostat"
 """Key of the manifest in the metadata of the commit."""
@@ -41,14 +43,10 @@ _KEEP_LOG = {"delta.enableExpiredLogCleanup": "false"}
 _MAKE_AGAIN = "run the experiment again: its data step makes the version anew"
 
 
-class DatasetVersion(Frozen):
-    """One committed state of a dataset: where it is, what it holds, and how to encode it."""
+class Manifest(Frozen):
+    """What a dataset version holds, and how to encode it; rides in the commit."""
 
-    uri: str
-    """The Delta table: an absolute path or a URI."""
     name: str
-    version: int
-    """Version of the Delta table."""
     label: str
     num_rows: dict[str, int]
     """Split -> rows."""
@@ -60,39 +58,47 @@ class DatasetVersion(Frozen):
     """Features and label, over the train split."""
     encoder: Encoder
 
+
+class DatasetVersion(Manifest):
+    """One committed state of a dataset: what it holds, and where it is."""
+
+    uri: str
+    """The Delta table: an absolute path or a URI."""
+    version: int
+    """Version of the Delta table."""
+
     @property
     def id(self) -> str:
         """The name a person uses: `flight-delay@7`."""
         return f"{self.name}@{self.version}"
 
 
-def commit(prepared: Prepared, *, uri: str, name: str, label: str, features: FeatureSet) -> DatasetVersion:
+def commit(prepared: "Prepared", *, uri: str, name: str, label: str, features: FeatureSet) -> DatasetVersion:
     """Compute the features of the prepared rows, fit the encoder on the train split, and commit all as one version.
 
     Raises:
         DataError: an empty split, a column that is missing or not as declared, a missing label, names that collide.
         StoreError: the table cannot be written, or somebody else committed to it meanwhile.
     """
+    from heliostat.data.parts import write_parts  # Ray, which those who only read a version do without
+
     _check_names(label, features)
     location = uri if "://" in uri else str(Path(uri).absolute())
-    parts = {
-        split: write_parts(rows, split, uri=location, label=label, features=features)
-        for split, rows in prepared.splits.items()
-    }
-    statistics = reduce(merge, [part.statistics for part in parts["train"]])
+    parts: list[Part] = []
+    for split, rows in prepared.splits.items():
+        parts += write_parts(rows, split, uri=location, label=label, features=features)
+    statistics = reduce(merge, [part.statistics for part in parts if part.split == "train"])
     schema = table_schema(features, label)
-    manifest = {
-        "name": name,
-        "label": label,
-        "num_rows": {split: sum(part.num_rows for part in written) for split, written in parts.items()},
-        "dropped": dict(prepared.dropped),
-        "column_types": {field.name: str(field.type) for field in schema if field.name != ROW},
-        "statistics": statistics,
-        "encoder": Encoder.fit(statistics, numeric=features.numeric, categorical=features.categorical),
-    }
-    draft = DatasetVersion(uri=location, version=0, **manifest)
-    version = _publish([part for written in parts.values() for part in written], schema, draft)
-    return open_version(location, version)
+    manifest = Manifest(
+        name=name,
+        label=label,
+        num_rows={split: sum(part.num_rows for part in parts if part.split == split) for split in prepared.splits},
+        dropped=dict(prepared.dropped),
+        column_types={field.name: str(field.type) for field in schema if field.name != ROW},
+        statistics=statistics,
+        encoder=Encoder.fit(statistics, numeric=features.numeric, categorical=features.categorical),
+    )
+    return open_version(location, _publish(location, parts, schema, manifest))
 
 
 def open_version(uri: str, version: int) -> DatasetVersion:
@@ -166,16 +172,15 @@ def _check_names(label: str, features: FeatureSet) -> None:
         raise DataError(f"column names that the dataset needs for itself: {', '.join(sorted(reserved))}")
 
 
-def _publish(parts: Sequence[Part], schema: pa.Schema, draft: DatasetVersion) -> int:
+def _publish(uri: str, parts: Sequence[Part], schema: pa.Schema, manifest: Manifest) -> int:
     """The one commit: from here on the version exists. Returns its number."""
-    manifest = draft.model_dump_json(exclude={"uri", "version"})
-    properties = CommitProperties({_MANIFEST: manifest}, max_commit_retries=0)
+    properties = CommitProperties({_MANIFEST: manifest.model_dump_json()}, max_commit_retries=0)
     columns = Schema.from_arrow(schema.append(pa.field(SPLIT, pa.string())))
     actions = [_add_action(part) for part in parts]
     try:
-        if not DeltaTable.is_deltatable(draft.uri):
+        if not DeltaTable.is_deltatable(uri):
             create_table_with_add_actions(
-                draft.uri,
+                uri,
                 columns,
                 actions,
                 partition_by=[SPLIT],
@@ -183,7 +188,7 @@ def _publish(parts: Sequence[Part], schema: pa.Schema, draft: DatasetVersion) ->
                 commit_properties=properties,
             )
             return 0
-        table = DeltaTable(draft.uri)
+        table = DeltaTable(uri)
         table.create_write_transaction(
             actions, "overwrite", columns, partition_by=[SPLIT], commit_properties=properties
         )
@@ -191,7 +196,7 @@ def _publish(parts: Sequence[Part], schema: pa.Schema, draft: DatasetVersion) ->
     except (CommitFailedError, DeltaError, OSError) as error:
         raise StoreError(
             "the dataset version cannot be committed",
-            where=draft.uri,
+            where=uri,
             got=str(error),
             causes=["another run committed to the same dataset meanwhile", "the store is not writable"],
         ) from error

@@ -1,12 +1,15 @@
 """What a run shows while it goes on: a line for each step that was skipped or finished, a bar for those that run."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from heliostat.experiment.pipeline import Event, StepFailed, StepFinished, StepProgress, StepSkipped, StepStarted
+from heliostat.experiment.events import Event, StepFailed, StepFinished, StepProgress, StepSkipped, StepStarted
+
+SHOWN_REASONS = 3
 
 
 class Display:
@@ -37,7 +40,7 @@ class Display:
             case StepSkipped():
                 self._line("[cyan]=[/cyan]", event.step, f"skipped: unchanged since {event.record.created}")
             case StepStarted():
-                self._line("[yellow]>[/yellow]", event.step, f"runs: {'; '.join(event.reasons)}")
+                self._line("[yellow]>[/yellow]", event.step, f"runs: {shortened(event.reasons)}")
                 self._tasks[event.step] = self._bars.add_task(event.step, total=1, text="")
             case StepProgress():
                 self._bars.update(
@@ -65,3 +68,10 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+
+
+def shortened(reasons: Sequence[str]) -> str:
+    """The first reasons why a step runs; `--json` has all of them."""
+    text = "; ".join(reasons[:SHOWN_REASONS])
+    more = len(reasons) - SHOWN_REASONS
+    return f"{text}; and {more} more" if more > 0 else text

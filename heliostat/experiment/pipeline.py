@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 POLL_S = 0.05
+"""How often running steps are looked at."""
+
 GRACE_S = 10.0
 """How long a cancelled step may take to clean up before it is killed."""
 

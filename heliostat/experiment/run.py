@@ -1,9 +1,8 @@
 """`heliostat run`: check what can be checked at once, bring every step up to date, stop or leave the services."""
 
-import os
 import platform
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,25 +14,30 @@ from heliostat.errors import ServiceError
 from heliostat.experiment import tracking_store
 from heliostat.experiment.config import Experiment, ExperimentConfig, load_experiment
 from heliostat.experiment.display import Display
+from heliostat.experiment.events import Event, StepFinished
 from heliostat.experiment.main_job import main_job
 from heliostat.experiment.pipeline import RunningStep, StepOutcome, run_pipeline
 from heliostat.experiment.recording import recorded
 from heliostat.experiment.records import Store
 from heliostat.experiment.services import Services, local_cpus
 from heliostat.experiment.step import Step, StepContext
+from heliostat.experiment.steps import register, serve
 from heliostat.experiment.summary import Summary
 from heliostat.experiment.tracking import Tracker
 from heliostat.references import code_paths
 
 
-def run_experiment(path: Path, overrides: Sequence[str], *, keep: bool, quiet: bool) -> Summary:
-    """Run the experiment in the file `path` and return what came of it.
+def run_experiment(
+    path: Path, overrides: Sequence[str], *, keep: bool, quiet: bool, report: Callable[[Summary], None]
+) -> None:
+    """Run the experiment in the file `path`.
 
     Args:
         path: the experiment file.
         overrides: `a.b=c` on top of it.
         keep: leave Ray, MLflow and the endpoint up.
         quiet: print nothing on the way.
+        report: told what came of it, while everything is still up.
 
     Raises:
         UserError: something to change first.
@@ -49,7 +53,7 @@ def run_experiment(path: Path, overrides: Sequence[str], *, keep: bool, quiet: b
         )
         _check(config, services)
         with _stopping(services, display, keep=keep):
-            return _Run(experiment, store, services, display).go(keep=keep)
+            report(_Run(experiment, store, services, display).go(keep=keep))
 
 
 class _Run:
@@ -77,7 +81,7 @@ class _Run:
                 self._tracker.close_family(self._run_id, status)
         if keep:
             self._have_endpoint_up(outcomes)
-        return Summary.of(self._experiment, outcomes, self._services.session)
+        return Summary(experiment=self._experiment, outcomes=outcomes, session=self._services.session)
 
     def _run_steps(self) -> list[StepOutcome]:
         config = self._experiment.config
@@ -86,13 +90,16 @@ class _Run:
             self._experiment, cluster_facts=_cluster_facts(config, self._services), registry_uri=registry_uri
         )
         return run_pipeline(
-            steps, store=self._store, experiment=config.name, submit=self._submit, on_event=self._display.show
+            steps, store=self._store, experiment=config.name, submit=self._submit, on_event=self._on_event
         )
+
+    def _on_event(self, event: Event) -> None:
+        self._display.show(event)
+        if isinstance(event, StepFinished) and event.step == "serve":
+            self._services.note_endpoint(serve.endpoint_of(event.record.result))
 
     def _have_endpoint_up(self, outcomes: Sequence[StepOutcome]) -> None:
         """Deploy again what an earlier run served, if it is not up any more."""
-        from heliostat.experiment.steps import register, serve
-
         results = {outcome.step: outcome.result for outcome in outcomes}
         tracking_uri = self._ensure_services()
         endpoint = serve.endpoint_of(results["serve"])
@@ -141,9 +148,8 @@ def _cluster_facts(config: ExperimentConfig, services: Services) -> Mapping[str,
     """What a plan depends on: known without Ray for a local cluster, asked of the cluster otherwise."""
     cpus = config.cluster.cpus_per_device
     if config.cluster.address == "local":
-        return {
-            "cluster": f"local, {local_cpus() // cpus} devices of {cpus} cores, {platform.machine()}, {os.uname().nodename}"
-        }
+        host = f"{platform.machine()} {platform.node()}"
+        return {"cluster": f"local, {local_cpus() // cpus} devices of {cpus} cores, {host}"}
     from heliostat.cluster.discovery import discover
 
     services.ensure_ray()

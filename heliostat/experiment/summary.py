@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from heliostat.experiment.config import Experiment
+from heliostat.experiment.display import shortened
 from heliostat.experiment.pipeline import StepOutcome
 from heliostat.experiment.services import Session
 from heliostat.experiment.steps import data, plan, register, smoke, train, tune
+from heliostat.tune.sweep import SweepReport
 from heliostat.values import plain
 
 
@@ -41,7 +43,7 @@ class Summary:
         console = Console(highlight=False)
         results = {outcome.step: outcome.result for outcome in self.outcomes}
         console.print(self._steps())
-        console.print(tune.trial_table(results["tune"]))
+        console.print(_trial_table(tune.report_of(results["tune"])))
         console.print(_test_table(smoke.test_metrics_of(results["smoke"])))
         for name, text in self._facts().items():
             console.print(f"[bold]{name:<13}[/bold]", end="")
@@ -52,7 +54,7 @@ class Summary:
         table = Table("step", "how", "seconds", "why", title="Steps")
         for outcome in self.outcomes:
             how = "skipped" if outcome.skipped else "ran"
-            why = f"unchanged since {outcome.record.created}" if outcome.skipped else "; ".join(outcome.record.reasons)
+            why = f"unchanged since {outcome.record.created}" if outcome.skipped else shortened(outcome.record.reasons)
             table.add_row(outcome.step, how, f"{outcome.record.wall_s:.1f}", why)
         return table
 
@@ -67,12 +69,12 @@ class Summary:
         return {
             "data version": f"{version.id} ({rows}; rows left out: {dropped})",
             "plan": chosen.reason,
-            "placement": report.placement.describe(),
+            "placement": train.placement_of(results["train"]).describe(),
             "step time": f"predicted {1e3 * predicted_s:.1f} ms, measured {1e3 * measured_s:.1f} ms "
             f"(error {predicted_s / measured_s - 1:+.0%})",
             "memory": f"predicted {_mib(max(chosen.prediction.memory_bytes))}, "
             f"measured {_mib(max(report.peak_memory_bytes))} a rank",
-            "model": f"{model.id} ({', '.join(model.aliases)}), from {register.source_of(results['register'])}",
+            "model": f"{model.id} ({', '.join(model.aliases)}), from {register.chosen_of(results['register']).source}",
         }
 
 
@@ -86,3 +88,19 @@ def _test_table(metrics: dict[str, dict[str, float]]) -> Table:
     for model, values in metrics.items():
         table.add_row(model, *(f"{values[name]:.4f}" for name in names))
     return table
+
+
+def _trial_table(report: SweepReport) -> Table:
+    paths = sorted(report.trials[0].params)
+    table = Table("trial", *paths, "epochs", "state", f"best {report.metric}", title="Trials")
+    for trial in report.trials:
+        values = [epoch[report.metric] for epoch in trial.epochs]
+        best = f"{max(values) if report.mode == 'max' else min(values):.4f}" if values else "-"
+        row = [_short(trial.params[path]) for path in paths]
+        style = "bold" if trial == report.best else None
+        table.add_row(str(trial.index), *row, str(len(values)), trial.state, best, style=style)
+    return table
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

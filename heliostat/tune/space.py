@@ -80,7 +80,7 @@ Space = Mapping[str, Domain]
 def sample(space: Space, *, num_trials: int, seed: int) -> list[dict[str, Any]]:
     """The parameters of every trial.
 
-    Each value has a stream of its own, by seed, trial and path: more trials or another parameter leave the rest as it is.
+    Each value has a stream of its own, by seed, trial and path: more trials or parameters leave the rest as it is.
     """
     from numpy.random import default_rng
 

@@ -1,5 +1,8 @@
 """A task on data of its own: no dataset is committed for the tests of the executor."""
 
+import os
+import signal
+import time
 from typing import Any
 
 import numpy as np
@@ -72,6 +75,10 @@ class Toy(Task):
                 return loss, 0
             case "raises":
                 raise KeyError("colour")
+            case "slow":
+                time.sleep(0.1)
+            case "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
         return loss, count
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:

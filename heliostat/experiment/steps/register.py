@@ -1,29 +1,16 @@
 """Step `register`: the best model of the main run and the sweep becomes a registered version with its provenance."""
 
-from typing import Any
-
 from heliostat.errors import HeliostatError
+from heliostat.experiment.candidates import Candidate, best
 from heliostat.experiment.environment import environment_lock
 from heliostat.experiment.fingerprint import fingerprint
 from heliostat.experiment.step import Artifact, StepContext, StepResult
 from heliostat.experiment.steps import data, plan, train, tune
 from heliostat.serve.package import build_package
 from heliostat.serve.registry import ModelVersion, Provenance, fetched, register, resolve
-from heliostat.values import Frozen, digest
+from heliostat.values import digest
 
 READS = ("register", "data.prepare", "data.features", "train.task", "train.params", "tune.metric", "tune.mode")
-
-
-class Candidate(Frozen):
-    """A trained model that may become the registered one."""
-
-    source: str
-    """`train`, or the trial's name."""
-    params: dict[str, Any]
-    metrics: dict[str, float]
-    checkpoint: str
-    plan: str
-    run_id: str
 
 
 def run(context: StepContext) -> StepResult:
@@ -77,20 +64,14 @@ def candidates(context: StepContext) -> list[Candidate]:
     return [main, tune.best_candidate(context.inputs["tune"], context.options["train.params"])]
 
 
-def best(models: list[Candidate], metric: str, mode: str) -> Candidate:
-    """The candidate with the best validation `metric`; the earlier one of equals."""
-    sign = 1 if mode == "max" else -1
-    return max(models, key=lambda model: sign * model.metrics[metric])
-
-
 def model_of(result: StepResult) -> ModelVersion:
     """The registered version in a result of this step."""
     return ModelVersion.model_validate(result.outputs["model"])
 
 
-def source_of(result: StepResult) -> str:
-    """Where the registered model came from: `train`, or a trial."""
-    return str(result.outputs["chosen"]["source"])
+def chosen_of(result: StepResult) -> Candidate:
+    """The candidate that was registered, in a result of this step."""
+    return Candidate.model_validate(result.outputs["chosen"])
 
 
 def missing(registry_uri: str, result: StepResult) -> str | None:

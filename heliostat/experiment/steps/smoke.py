@@ -33,7 +33,7 @@ def run(context: StepContext) -> StepResult:
         model = register.model_of(context.inputs["register"])
         endpoint = serve.deploy_version(model, options, context.extra["tracking_uri"])
     context.progress(0, 3, "predicting the test split offline")
-    chosen = register.Candidate.model_validate(context.inputs["register"].outputs["chosen"])
+    chosen = register.chosen_of(context.inputs["register"])
     task = make_task(options["train.task"], version, chosen.params)
     test = task.load("test")
     offline = predict(task, restore(task, chosen.checkpoint), test)

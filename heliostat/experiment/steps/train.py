@@ -1,11 +1,12 @@
 """Step `train`: run the plan on exactly placed Ray Train workers, and hold the prediction against what was measured."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 from heliostat.cluster.discovery import discover
 from heliostat.cluster.spec import ClusterSpec
@@ -24,21 +25,17 @@ FREE_TIMEOUT_S = 30.0
 """A worker group that died gives its devices back within seconds; a lost node never does."""
 
 
-def settings_from(options: dict[str, object]) -> TrainSettings:
-    """The training settings in the options of a step that reads `train`, `seed` and the metric."""
-    train = options["train"]
-    assert isinstance(train, dict)
-    return TrainSettings.model_validate(
-        {
-            "epochs": train["epochs"],
-            "learning_rate": train["lr"],
-            "weight_decay": train["weight_decay"],
-            "checkpoint_every_steps": train["checkpoint_every_steps"],
-            "max_restarts": train["max_restarts"],
-            "seed": options["seed"],
-            "metric": options["tune.metric"],
-            "mode": options["tune.mode"],
-        }
+def settings_from(train: Mapping[str, Any], seed: int, objective: Mapping[str, Any]) -> TrainSettings:
+    """Training settings from the sections `train` and, for the metric that says what is best, `tune`."""
+    return TrainSettings(
+        epochs=train["epochs"],
+        learning_rate=train["lr"],
+        weight_decay=train["weight_decay"],
+        checkpoint_every_steps=train["checkpoint_every_steps"],
+        max_restarts=train["max_restarts"],
+        seed=seed,
+        metric=objective["metric"],
+        mode=objective["mode"],
     )
 
 
@@ -52,7 +49,11 @@ def run(context: StepContext) -> StepResult:
         params=options["train"]["params"],
         data=data.version_of(context.inputs["data"]),
         plan=chosen,
-        settings=settings_from(options),
+        settings=settings_from(
+            options["train"],
+            options["seed"],
+            {"metric": options["tune.metric"], "mode": options["tune.mode"]},
+        ),
         directory=str(context.workdir),
     )
     with reporting_progress(context, Path(job.directory)):
@@ -106,7 +107,7 @@ def _result(chosen: ParallelPlan, report: TrainReport) -> StepResult:
     predicted_s = chosen.prediction.step.total_s
     return StepResult(
         outputs={"report": report},
-        artifacts=(Artifact(kind="checkpoint", uri=report.checkpoint, digest=_digest(report.checkpoint)),),
+        artifacts=(Artifact(kind="checkpoint", uri=report.checkpoint, digest=weights_digest(report.checkpoint)),),
         metrics={
             **{f"validation_{name}": value for name, value in report.metrics.items()},
             "predicted_step_s": predicted_s,
@@ -119,7 +120,13 @@ def _result(chosen: ParallelPlan, report: TrainReport) -> StepResult:
     )
 
 
-def _digest(path: str) -> str:
+def weights_digest(path: str) -> str:
+    """The digest of the weights in a committed checkpoint, after verifying it.
+
+    Raises:
+        CheckpointError: it is not whole.
+
+    """
     return checkpoint.verify(path).files[f"{checkpoint.MODEL}.pt"].sha256
 
 
@@ -128,10 +135,17 @@ def report_of(result: StepResult) -> TrainReport:
     return TrainReport.model_validate(result.outputs["report"])
 
 
+def placement_of(result: StepResult) -> Placement:
+    """Where the last attempt ran, in a result of this step."""
+    placement = report_of(result).placement
+    assert placement is not None, "the launcher fills it in"
+    return placement
+
+
 def missing(result: StepResult) -> str | None:
     """What is missing of the checkpoint; None when it is whole and the same."""
     artifact = result.artifacts[0]
     try:
-        return None if _digest(artifact.uri) == artifact.digest else f"checkpoint {artifact.uri} differs"
+        return None if weights_digest(artifact.uri) == artifact.digest else f"checkpoint {artifact.uri} differs"
     except HeliostatError as error:
         return f"checkpoint {artifact.uri} ({error.what})"

@@ -19,7 +19,9 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
         {
             "radius": table.data["mean radius"],
             "texture": table.data["mean texture"].where(table.data["mean texture"] < 30),
-            "size": pd.cut(table.data["mean area"], [0, 450, 700, 1e9], labels=["small", "medium", "large"]).astype(str),
+            "size": pd.cut(table.data["mean area"], [0, 450, 700, 1e9], labels=["small", "medium", "large"]).astype(
+                str
+            ),
             "benign": table.target.astype(float),
         }
     )

@@ -1,0 +1,97 @@
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from heliostat.cluster.discovery import discover
+from heliostat.errors import PlacementError, ServiceError, TrainingFailure
+from heliostat.placement.placement import Placement
+from heliostat.placement.solver import solve
+from heliostat.train import telemetry
+from heliostat.train.job import TrainJob
+from heliostat.train.launcher import launch
+from heliostat.train.loop import execute
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+MakeJob = Callable[..., TrainJob]
+TWO_RANKS = [(9, 9), (15, 4)]
+
+
+def placing(job: TrainJob) -> Callable[[], Placement]:
+    """Solve over what is free, waiting for what is just being given back."""
+
+    def place() -> Placement:
+        for _ in range(50):
+            try:
+                return solve(job.plan, discover(1))
+            except (PlacementError, ServiceError):
+                time.sleep(0.2)
+        return solve(job.plan, discover(1))
+
+    return place
+
+
+def losses(job: TrainJob) -> list[float]:
+    return [record.loss for record in telemetry.steps(telemetry.file_of(job.directory, 0))]
+
+
+def attempts(job: TrainJob, rank: int) -> list[telemetry.AttemptRecord]:
+    records = telemetry.read(telemetry.file_of(job.directory, rank))
+    return [record for record in records if isinstance(record, telemetry.AttemptRecord)]
+
+
+def kill_rank_1_at(job: TrainJob, step: int) -> None:
+    """Once `step` is done, plant half a checkpoint and kill the process of rank 1 as an operator would: kill -9."""
+    while len(losses(job)) < step:
+        time.sleep(0.05)
+    planted = Path(job.directory) / "checkpoints" / "step-00000031"
+    planted.mkdir()
+    (planted / "model.pt").write_bytes(b"half a model")
+    os.kill(attempts(job, rank=1)[-1].pid, signal.SIGKILL)
+
+
+def test_a_killed_worker_costs_only_the_steps_since_the_last_checkpoint(make_job: MakeJob) -> None:
+    job = make_job(TWO_RANKS, epochs=8, params={"fault": "slow"}, checkpoint_every_steps=5)
+    alone = make_job(epochs=8, directory="alone", checkpoint_every_steps=5)
+    expected = execute(alone, num_threads=1)
+    killer = Thread(target=kill_rank_1_at, args=(job, 7))
+    killer.start()
+    report = launch(job, placing(job), cpus_per_rank=1)
+    killer.join()
+    assert report.num_restarts == 1
+    assert report.resumed_from_step in (4, 5, 8, 10, 12, 15, 16, 20)
+    assert [attempt.step for attempt in attempts(job, rank=0)] == [0, report.resumed_from_step]
+    assert losses(job) == pytest.approx(losses(alone), rel=1e-5)
+    assert report.metrics == pytest.approx(expected.metrics, rel=1e-5)
+    assert report.placement is not None
+    assert report.placement.shares == (15, 9)  # the solver puts the larger share first; the worker got what it says
+    assert [record.samples for record in telemetry.steps(telemetry.file_of(job.directory, 0))] == [15] * 32
+
+
+def test_an_error_raised_on_purpose_ends_the_run_at_once(make_job: MakeJob) -> None:
+    job = make_job(TWO_RANKS, params={"fault": "nan row"})
+    with pytest.raises(TrainingFailure, match="not a finite number"):
+        launch(job, placing(job), cpus_per_rank=1)
+    assert len(attempts(job, rank=0)) == 1
+
+
+def test_workers_that_keep_dying_end_the_run(make_job: MakeJob) -> None:
+    job = make_job(params={"fault": "dies"}, max_restarts=1)
+    with pytest.raises(TrainingFailure, match=r"workers were lost 2 times(.|\n)*rank 0"):
+        launch(job, placing(job), cpus_per_rank=1)
+    assert len(attempts(job, rank=0)) == 2
+
+
+def test_no_placement_is_no_training(make_job: MakeJob) -> None:
+    job = make_job([(8, 8)] * 3)
+
+    def place() -> Placement:
+        return solve(job.plan, discover(1))
+
+    with pytest.raises(PlacementError, match="needs 3 free devices"):
+        launch(job, place, cpus_per_rank=1)
