@@ -1,9 +1,10 @@
-"""A Ray head node of our own on this machine, as a child process that may be left up. Starting it needs no `import ray`.
+"""A Ray head node of our own on this machine, as a child process that may be left up. No `import ray` is needed.
 
 It keeps to itself: a temporary folder and an authentication token of its own, free ports throughout, a dashboard on
 loopback, so that it neither joins nor disturbs another Ray cluster on the machine.
 """
 
+import contextlib
 import os
 import re
 import secrets
@@ -13,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+import psutil
 
 from heliostat.cluster.ports import free_ports
 from heliostat.cluster.process import ManagedProcess, spawn
@@ -37,16 +40,27 @@ class LocalRay(Frozen):
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": self.token_path}
 
     def stop(self) -> None:
-        """End every process of the cluster and remove its temporary folder."""
+        """End every process of the cluster, also those that lost their parent, and remove its temporary folder."""
         self.keeper.stop()
+        left = [process for process in psutil.process_iter() if _mentions(process, f"{self.temp_dir}/")]
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=5)
         shutil.rmtree(self.temp_dir, ignore_errors=True)
 
 
-def start(*, num_cpus: int, env: Mapping[str, str], token_path: Path, log: Path) -> LocalRay:
+def make_temp_dir() -> str:
+    """Make a temporary folder for a cluster: short, because the paths of Ray's sockets must stay below 108 bytes."""
+    return tempfile.mkdtemp(prefix="hs-", dir="/tmp")  # mkdtemp makes it ours alone
+
+
+def start(*, num_cpus: int, temp_dir: str, env: Mapping[str, str], token_path: Path, log: Path) -> LocalRay:
     """Start a head node with `num_cpus` cores and wait until it can be joined.
 
     Args:
         num_cpus: cores that Ray may hand out.
+        temp_dir: from `make_temp_dir`; it goes when the cluster stops.
         env: variables for every Ray process, beside ours.
         token_path: file of the authentication token, made when missing.
         log: file for what the head node prints.
@@ -56,7 +70,6 @@ def start(*, num_cpus: int, env: Mapping[str, str], token_path: Path, log: Path)
 
     """
     _make_token(token_path)
-    temp_dir = tempfile.mkdtemp(prefix="heliostat-ray-")
     dashboard, agent, client, metrics = free_ports(4)
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
@@ -85,6 +98,13 @@ def start(*, num_cpus: int, env: Mapping[str, str], token_path: Path, log: Path)
         temp_dir=temp_dir,
         token_path=str(token_path),
     )
+
+
+def _mentions(process: psutil.Process, text: str) -> bool:
+    try:
+        return any(text in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _make_token(path: Path) -> None:

@@ -89,7 +89,7 @@ def parse_nvidia_smi(text: str, source: str = "nvidia-smi topo -m") -> NodeTopol
 
 def _take_apart(text: str, source: str) -> _Table:
     lines = [_Line(number, _ESCAPES.sub("", line)) for number, line in enumerate(text.splitlines(), 1)]
-    legends = {match[1]: match[2] for line in lines if (match := _LEGEND.fullmatch(line.text))}
+    legend = {match[1]: match[2] for line in lines if (match := _LEGEND.fullmatch(line.text))}
     lines = [line for line in lines if line.words]
     start = next((place for place, line in enumerate(lines) if _is_header(line)), None)
     if start is None:
@@ -97,7 +97,11 @@ def _take_apart(text: str, source: str) -> _Table:
     end = next((place for place, line in enumerate(lines) if place > start and "Legend" in line.text), len(lines))
     header, body = _header(lines[start:end], source)
     labels, affinities = _columns(header, source)
-    table = _Table(source, labels, affinities, {}, legends)
+    table = _Table(source, labels, affinities, {}, legend)
+    again = next(filter(_is_header, lines[end:]), None)
+    if again or len(set(legend.values())) < len(legend):
+        what = "a second table begins here" if again else "the NIC legend gives one name to two NICs"
+        raise table.refuse(what, again or header)
     return replace(table, rows=_rows(body, table))
 
 

@@ -153,10 +153,9 @@ class NodeTopology(Frozen):
             UserError: there is no device or NIC of that name.
         """
         for name in (a, b):
-            if name not in self._names:
-                raise UserError(
-                    f"this node has no device or NIC '{name}'{did_you_mean(name, self._names)}", where=self.source
-                )
+            if (name, name) not in self._by_pair:
+                hint = did_you_mean(name, self._names)
+                raise UserError(f"this node has no device or NIC '{name}'{hint}", where=self.source)
         return self._by_pair.get((a, b))
 
     def nearest_nics(self, device: str) -> tuple[str, ...]:

@@ -119,7 +119,7 @@ def _value(row: Mapping[str, object], column: InputColumn, position: int) -> obj
     if isinstance(value, types) and not isinstance(value, bool):
         return value
     raise DataError(
-        f"field {column.name} must be a {column.kind}",
+        f"field {column.name} must be of type {column.kind}",
         where=f"row {position}",
         got="nothing" if value is None else repr(value),
     )

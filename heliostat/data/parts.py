@@ -77,7 +77,7 @@ def _column(block: pa.Table, name: str, kind: Kind, role: str) -> NDArray[Any]:
     is_string = pa.types.is_string(stored) or pa.types.is_large_string(stored)
     is_number = pa.types.is_integer(stored) or pa.types.is_floating(stored) or pa.types.is_boolean(stored)
     if not pa.types.is_null(stored) and not (is_string if kind == "string" else is_number):
-        raise DataError(f"{role} column {name} must be a {kind}", got=f"Arrow type {values.type}")
+        raise DataError(f"{role} column {name} must be of type {kind}", got=f"Arrow type {values.type}")
     if kind == "string":
         return string_column(values.to_pylist())
     return number_column(values.cast(pa.float64()).to_numpy())

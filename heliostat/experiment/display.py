@@ -41,6 +41,7 @@ class Display:
                 self._line("[cyan]=[/cyan]", event.step, f"skipped: unchanged since {event.record.created}")
             case StepStarted():
                 self._line("[yellow]>[/yellow]", event.step, f"runs: {shortened(event.reasons)}")
+                self._bars.start()
                 self._tasks[event.step] = self._bars.add_task(event.step, total=1, text="")
             case StepProgress():
                 self._bars.update(
@@ -59,9 +60,10 @@ class Display:
 
     def _end(self, step: str) -> None:
         self._bars.remove_task(self._tasks.pop(step))
+        if not self._tasks:
+            self._bars.stop()
 
     def __enter__(self) -> Self:
-        self._bars.start()
         return self
 
     def __exit__(

@@ -15,6 +15,7 @@ from heliostat.cluster import local
 from heliostat.cluster.local import LocalRay
 from heliostat.cluster.ports import free_ports
 from heliostat.cluster.process import ManagedProcess
+from heliostat.errors import ServiceError
 from heliostat.experiment import tracking_store
 from heliostat.experiment.config import ExperimentConfig
 from heliostat.experiment.records import write_whole
@@ -139,10 +140,11 @@ class Services:
     def _start_ray(self) -> LocalRay:
         from heliostat.serve.deploy import serve_environment
 
-        env = {**serve_environment(), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": HEALTH_CHECK_INTERVAL_S}
+        temp_dir = local.make_temp_dir()
         started = local.start(
             num_cpus=local_cpus(),
-            env=env,
+            temp_dir=temp_dir,
+            env={**serve_environment(temp_dir), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": HEALTH_CHECK_INTERVAL_S},
             token_path=self._store / "ray-token",
             log=self._store / "logs" / "ray.log",
         )
@@ -157,20 +159,35 @@ class Services:
 
 def stop(store: Path, *, connected: bool = False) -> Session:
     """Stop whatever `store` has up, and give what that was. Services that somebody else started are left alone."""
-    from heliostat.cluster.connection import connect, disconnect
-    from heliostat.serve.deploy import undeploy
-
     session = Session.load(store)
-    if session.endpoint is not None and session.ray is None and session.address is not None:
-        if not connected:
-            connect(session.address, env={}, code_paths=())
-        undeploy(session.endpoint)
-    disconnect()
+    if connected or session.endpoint is not None:
+        _leave_cluster(session, connected=connected)
     for service in (session.ray, session.tracking):
         if service is not None:
             service.stop()
     (store / "session.json").unlink(missing_ok=True)
     return session
+
+
+def _leave_cluster(session: Session, *, connected: bool) -> None:
+    """Take the endpoint down and disconnect.
+
+    A head node of ours would end the endpoint with itself, but waits for its proxies for as long as it is let.
+    """
+    from heliostat.cluster.connection import connect, disconnect
+    from heliostat.serve.deploy import undeploy
+
+    assert session.address is not None
+    try:
+        if not connected:
+            connect(session.address, env=session.ray.environment() if session.ray else {}, code_paths=())
+        if session.endpoint is not None:
+            undeploy(session.endpoint)
+    except ServiceError:
+        if session.ray is None:
+            raise
+    finally:
+        disconnect()
 
 
 def local_cpus() -> int:

@@ -5,13 +5,8 @@ fifteenth of the CPU time that Serve's own proxy takes. A cluster that somebody 
 """
 
 import logging
-import shutil
-import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
 
-import psutil
 import torch
 from fastapi import FastAPI
 from ray import serve
@@ -32,9 +27,6 @@ START_TIMEOUT_S = 180.0
 """A replica is up in about 6 s on two idle cores; a loaded machine takes ten times that."""
 
 POLL_S = 0.1
-
-
-_FOLDER = "RAY_SERVE_HAPROXY_SERVER_STATE_BASE"
 
 
 class Predictor:
@@ -101,17 +93,15 @@ def deploy(
     return endpoint
 
 
-def serve_environment() -> dict[str, str]:
+def serve_environment(folder: str) -> dict[str, str]:
     """Variables for every Ray process of a cluster of our own, set before it starts: HAProxy in throughput mode.
 
-    HAProxy gets ports and a directory of its own, because a second cluster on the machine, or an HAProxy that outlived
-    its cluster, would hold Serve's fixed ones. The directory is `/tmp/hs-...`: its sockets' paths, with Ray's long node
-    ids in them, must stay below 108 bytes. `reap` removes it.
+    HAProxy gets ports of its own and keeps its files in `folder`, because a second cluster on the machine, or an
+    HAProxy that outlived its cluster, would hold Serve's fixed ones. The path must be short: that of a socket in it,
+    with Ray's long node id, must stay below 108 bytes.
     """
     metrics_port, stats_port = free_ports(2)
-    folder = tempfile.mkdtemp(prefix="hs-", dir="/tmp")
     return {
-        _FOLDER: folder,
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
@@ -119,25 +109,12 @@ def serve_environment() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "5",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",  # 30 by default, for load balancers in front
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
     }
-
-
-def reap(environment: Mapping[str, str]) -> None:
-    """Remove what may outlive the cluster that was started with this `serve_environment`: HAProxy and its directory.
-
-    HAProxy goes on, and keeps its ports, when the Ray actor that started it is killed.
-    """
-    folder = environment[_FOLDER]
-    ours = [process for process in psutil.process_iter() if _mentions(process, f"{folder}/")]
-    for process in ours:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(ours, timeout=5)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def undeploy(endpoint: Endpoint) -> None:
@@ -205,10 +182,3 @@ def _wait_for(endpoint: Endpoint) -> None:
 def _reason(application: ApplicationStatusOverview) -> str:
     messages = [deployment.message for deployment in application.deployments.values()]
     return "\n    ".join("\n".join([*messages, application.message]).strip().splitlines())
-
-
-def _mentions(process: psutil.Process, text: str) -> bool:
-    try:
-        return process.name() == "haproxy" and any(text in argument for argument in process.cmdline())
-    except psutil.Error:
-        return False

@@ -44,8 +44,11 @@ def test_g5_lists_only_bus_ids(reference: Reference) -> None:
 
 
 def test_ncv4(reference: Reference) -> None:
-    """Four A100 PCIe, each alone on its NUMA node, so SYS apart. Each lists 12 NVLinks to its own bus id: the bridge is
-    there, its other end is not told, and no NVLink is made up. eth0 hangs on the first node itself: PHB to GPU0."""
+    """Four A100 PCIe, each alone on its NUMA node, so SYS apart.
+
+    Each lists 12 NVLinks to its own bus id: the links are there, their other end is not told, and none is made up. eth0
+    hangs on the first node itself: PHB to GPU0.
+    """
     box = reference("ncv4-topo.xml")
     assert matrix(box) == ["X SYS SYS SYS", "SYS X SYS SYS", "SYS SYS X SYS", "SYS SYS SYS X"]
     assert matrix(box, columns="nics") == ["PHB", "SYS", "SYS", "SYS"]
@@ -73,10 +76,11 @@ def test_ndv2(reference: Reference) -> None:
 
 
 def test_ndv4(reference: Reference) -> None:
-    """Eight A100, one switch a NUMA node with two GPUs and two NICs. The file lists the switches in the order of the nodes;
-    by bus id, as NVML counts, GPUs 0-1 (0001, 0002) are on node 1, 2-3 on node 0, 4-5 (000b, 000c) on node 3, 6-7 on 2.
+    """Eight A100, on each NUMA node one switch with two GPUs and two NICs.
 
-    So GPUs 0-1 have NICs 0101 and 0102 behind their switch, and so on in the order of the NICs' bus ids.
+    The file goes through the nodes in order; by bus id, as NVML counts, GPUs 0-1 (0001, 0002) are on node 1, 2-3 on
+    node 0, 4-5 (000b, 000c) on node 3, 6-7 (000d, 000e) on node 2. So GPUs 0-1 have NICs 0101 and 0102 behind their
+    switch, and so on in the order of the NICs' bus ids.
     """
     box = reference("ndv4-topo.xml")
     assert matrix(box)[4] == "SYS SYS SYS SYS X PIX SYS SYS"
@@ -93,8 +97,11 @@ def test_ndv4(reference: Reference) -> None:
 
 
 def test_p4d(reference: Reference) -> None:
-    """Two switches a socket, each with two GPUs and one EFA NIC (class 0x020000): PIX behind a switch, PHB between the two
-    of a socket, SYS across. The mask 000000ff,ffff0000,00ffffff is CPUs 0-23 and 48-71."""
+    """Two switches a socket, each with two GPUs and one EFA NIC (class 0x020000).
+
+    So PIX behind a switch, PHB between the two of a socket, SYS across. The mask of socket 0,
+    000000ff,ffff0000,00ffffff, has the bits 0-23 and 48-71.
+    """
     box = reference("p4d-24xl-topo.xml")
     assert matrix(box)[0] == "X PIX PHB PHB SYS SYS SYS SYS"
     assert matrix(box)[6] == "SYS SYS SYS SYS PHB PHB X PIX"
@@ -106,7 +113,7 @@ def test_p4d(reference: Reference) -> None:
 
 
 def test_rccl_8p6l(reference: Reference) -> None:
-    """Eight GPUs with six XGMI links each: every GPU lacks one peer, 0-5, 1-4, 2-7 and 3-6, all across sockets, hence SYS.
+    """Eight GPUs with six XGMI links each, so each lacks one peer: 0-5, 1-4, 2-7, 3-6, all across sockets, hence SYS.
 
     Everything is told: `dev` numbers the GPUs against their bus ids (GPU0 is 63, GPU3 is 03), mlx5_0 is on node 1.
     """

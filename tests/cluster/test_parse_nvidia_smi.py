@@ -48,8 +48,9 @@ def nv2_ring(topology: NodeTopology) -> list[int]:
 
 
 def test_dgx1(reference: Reference) -> None:
-    """DGX-1 V100, 6 NVLinks a GPU (each row adds up to 6): a cube mesh whose double links are the pairs 0-3, 0-4, 1-2, 1-5,
-    2-3, 4-7, 5-6, 6-7, one ring through all eight.
+    """DGX-1 V100, 6 NVLinks a GPU (each row adds up to 6), in a cube mesh.
+
+    The double links are the pairs 0-3, 0-4, 1-2, 1-5, 2-3, 4-7, 5-6 and 6-7, one ring through all eight.
 
     The only NIC is mlx5_2 by the legend although the table calls it NIC0; it hangs on socket 0, so GPUs 0-3 reach it as
     NODE and GPUs 4-7 across sockets. `GPU NUMA ID` is N/A behind the two tabs the tool prints.
@@ -147,8 +148,10 @@ def test_three_v100_boxes_are_wired_in_three_ways(reference: Reference) -> None:
 
 
 def test_hgx_a100_with_ten_nics(reference: Reference) -> None:
-    """NVSwitch: every GPU pair is NV12. The NICs do not follow the GPUs: GPUs 0-1 sit with NICs 2-3, 2-3 with 0-1, 4-5
-    with 8-9, 6-7 with 4-5; NICs 6-7 are the front end, SYS to every GPU. Only NICs 0-1 and 6-7 share one bridge (PIX).
+    """NVSwitch: every GPU pair is NV12. The order of the NICs does not follow the GPUs.
+
+    GPUs 0-1 sit with NICs 2-3, 2-3 with 0-1, 4-5 with 8-9, 6-7 with 4-5; NICs 6-7 are the front end, SYS to every GPU.
+    Only NICs 0-1 and 6-7 share one bridge (PIX).
     """
     box = reference("hgx_a100_8gpu_10nic_pxb.txt")
     assert islands(box) == [("01234567", "NV12")]
@@ -169,7 +172,7 @@ def test_hgx_a100_with_ten_nics(reference: Reference) -> None:
     [("hgx_a100_8gpu_nv12.txt", "NV12", ("0-23", "24-47")), ("hgx_h100_8gpu_nv18.txt", "NV18", ("0-51", "52-103"))],
 )
 def test_hgx_without_nics(reference: Reference, name: str, link: str, cpus: tuple[str, str]) -> None:
-    """The command line stands above the table; no NIC, no legend, no `GPU NUMA ID` column: an older driver, not a cut."""
+    """The command line is above the table; no NIC, no legend, no `GPU NUMA ID` column: an older driver, not a cut."""
     box = reference(name)
     assert islands(box) == [("01234567", link)]
     assert [device.cpu_affinity for device in box.devices] == [cpus[0]] * 4 + [cpus[1]] * 4
@@ -206,7 +209,7 @@ def test_k80_node(reference: Reference) -> None:
 
 
 def test_l40s_with_both_nics_on_one_socket(reference: Reference) -> None:
-    """Two pairs joined by host bridges (NODE). Both NICs are on socket 1: GPUs 2-3 reach them as NODE, GPUs 0-1 as SYS."""
+    """Two pairs joined as NODE. Both NICs are on socket 1, so GPUs 2-3 reach them as NODE and GPUs 0-1 as SYS."""
     box = reference("l40s_4gpu_2nic_node_sys.txt")
     assert islands(box) == [("01", "NODE"), ("23", "NODE")]
     assert str(box.link("GPU1", "GPU2")) == "SYS"
@@ -226,8 +229,10 @@ def test_pcie_box(reference: Reference) -> None:
 
 
 def test_workstations(reference: Reference) -> None:
-    """Two GPUs on one host bridge, whose NUMA affinity N/A means none and not missing; four GPUs in two NV1 pairs, whose
-    legend of an old driver describes NV1 itself."""
+    """Two GPUs on one host bridge, whose NUMA affinity N/A means none and not missing.
+
+    And four GPUs in two NV1 pairs, with a legend that describes NV1 itself.
+    """
     pair = reference("workstation_2gpu_phb.txt")
     assert (islands(pair), pair.missing) == ([("01", "PHB")], ())
     assert [(device.cpu_affinity, device.numa_affinity) for device in pair.devices] == [("0-11", ())] * 2
@@ -308,7 +313,7 @@ mlx5_0  NODE    SYS      X
 
 
 def test_rows_that_are_cut_leave_what_the_others_tell() -> None:
-    """GPU1's row ends after its X: its cells under GPU2 and GPU3 come from those rows, GPU3's row is gone altogether."""
+    """GPU1's row ends after its X and GPU3's is gone: GPU2's row still tells both of its links, nobody tells 1 - 3."""
     box = parse_nvidia_smi("GPU0 GPU1 GPU2 GPU3\nGPU0 X PIX SYS SYS\nGPU1 PIX X\nGPU2 SYS SYS X NV2\n")
     assert matrix(box) == ["X PIX SYS SYS", "PIX X SYS None", "SYS SYS X NV2", "SYS None NV2 X"]
     assert box.missing == ("the row of GPU3", "row GPU1 under GPU2, GPU3", "the links GPU1 - GPU3")
@@ -358,6 +363,15 @@ def test_contradictions_and_unknown_words_are_refused(before: str, after: str, w
     message = str(raised.value)
     assert "paste.txt" in message
     assert not [word for word in words if word not in message], message
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [(TRAY, "a second table begins here"), ("  NIC3: mlx5_0\n", "the NIC legend gives one name to two NICs")],
+)
+def test_two_tables_and_ambiguous_legends_are_refused(extra: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse_nvidia_smi(TRAY + extra)
 
 
 CLASSES = st.sampled_from(["PIX", "PXB", "PHB", "NODE", "SYS", *(f"NV{count}" for count in range(1, 19))])

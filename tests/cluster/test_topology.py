@@ -34,7 +34,7 @@ def test_closer_links_sort_first() -> None:
     xgmi = LinkClass(kind=LinkKind.XGMI, hops=1, weight=15)
     far = LinkClass(kind=LinkKind.XGMI, hops=2, weight=30)
     order = [NV2, NV1, xgmi, far, PIX, PHB, SYS]
-    assert sorted(reversed(order), key=lambda link: link.closeness) == order
+    assert sorted([PHB, far, NV1, SYS, xgmi, NV2, PIX], key=lambda link: link.closeness) == order
     assert [str(link) for link in order] == ["NV2", "NV1", "XGMI", "XGMI", "PIX", "PHB", "SYS"]
 
 
@@ -47,12 +47,14 @@ def test_nearest_nics_are_all_that_are_equally_close() -> None:
 
 
 def test_islands_take_each_devices_best_class() -> None:
-    """GPU2's best is PHB to GPU0, but GPU0 has better, so GPU2 stands alone; GPU3 has no link at all."""
-    box = node(4, {("GPU0", "GPU1"): PIX, ("GPU0", "GPU2"): PHB, ("GPU1", "GPU2"): PHB})
+    """The best of GPU0 and GPU3 is PHB to GPUs that have better, so they stand alone; GPU4 has no link at all."""
+    far = {(a, b): PHB for a in ("GPU0", "GPU3") for b in ("GPU1", "GPU2")}
+    box = node(5, {("GPU1", "GPU2"): PIX, **far})
     assert box.islands() == (
-        Island(devices=("GPU0", "GPU1"), link=PIX),
-        Island(devices=("GPU2",), link=None),
+        Island(devices=("GPU0",), link=None),
+        Island(devices=("GPU1", "GPU2"), link=PIX),
         Island(devices=("GPU3",), link=None),
+        Island(devices=("GPU4",), link=None),
     )
 
 

@@ -107,11 +107,11 @@ def test_rows_become_columns_with_gaps_where_they_may_be() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({}, "field rate must be a integer"),
-        ({"rate": None}, "field rate must be a integer"),
-        ({"rate": "7"}, "field rate must be a integer"),
-        ({"rate": True}, "field rate must be a integer"),
-        ({"rate": 1, "city": 7}, "field city must be a string"),
+        ({}, "field rate must be of type integer"),
+        ({"rate": None}, "field rate must be of type integer"),
+        ({"rate": "7"}, "field rate must be of type integer"),
+        ({"rate": True}, "field rate must be of type integer"),
+        ({"rate": 1, "city": 7}, "field city must be of type string"),
     ],
 )
 def test_a_row_of_another_type_is_named(row: dict[str, object], message: str) -> None:

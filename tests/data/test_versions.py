@@ -218,7 +218,7 @@ def test_bad_rows_are_named_with_split_and_column(commit_to: Commit) -> None:
         (bad.rename_columns(["amount", "citi", "fraud", "unused"]), "did you mean 'citi'"),
         (bad.drop_columns(["fraud"]), "label column is missing: fraud"),
         (bad.set_column(2, "fraud", pa.array([None] * 79 + [1.0])), "label fraud is missing in 79 of 80 rows"),
-        (bad.set_column(0, "amount", pa.array(["12"] * 80)), "column amount must be a number"),
+        (bad.set_column(0, "amount", pa.array(["12"] * 80)), "input column amount must be of type number"),
         (bad.set_column(0, "amount", pa.array([-1.0] * 80)), "amount is not between 0.0 and inf but -1 in 80 of 80"),
         (bad.set_column(1, "city", pa.array([None] * 80, pa.string())), "input column city is missing in 80 of 80"),
         (bad.slice(0, 0), "split validation is empty"),

@@ -94,13 +94,17 @@ def test_weather_is_what_brute_force_finds_also_when_it_comes_an_hour_later(
     late_weather = weather.assign(time_hour=pd.to_datetime(weather["time_hour"], utc=True) + shift)
     known = flights_code.known_weather(late_weather)
     spec = flights_code.KNOWN_WEATHER.model_copy(update={"columns": ("temp", "known_from")})
-    joined = asof_merge(pa.Table.from_pandas(sample, preserve_index=False), pa.Table.from_pandas(known), spec)
+    joined = asof_merge(arrow(sample, "origin", "scheduled"), arrow(known, "origin", "known_from", "temp"), spec)
     for row in joined.to_pylist():
         in_time = row["scheduled"] - HOUR - shift
         candidates = known_before(weather, row["origin"], in_time)
         expected = candidates.iloc[-1] if len(candidates) else None
         assert row["known_from"] == (None if expected is None else expected["hour_end"] + shift)
         assert row["temp"] == (None if expected is None else expected["temp"])
+
+
+def arrow(table: pd.DataFrame, *columns: str) -> pa.Table:
+    return pa.table({name: pa.array(table[name].tolist(), from_pandas=True) for name in columns})
 
 
 def known_before(weather: pd.DataFrame, origin: str, instant: Any) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from heliostat.cluster.ports import free_ports, holder_of
 from heliostat.errors import ServiceError, ServingFailure
 from heliostat.experiment.tracking import Tracker
 from heliostat.experiment.tracking_store import initialise
-from heliostat.serve.deploy import deploy, reap, serve_environment, undeploy
+from heliostat.serve.deploy import deploy, serve_environment, undeploy
 from heliostat.serve.endpoint import Endpoint
 from heliostat.serve.model import ServedModel
 from heliostat.serve.registry import ModelVersion, Provenance, fetched, register
@@ -103,20 +103,15 @@ def test_a_port_in_use_is_named_before_anything_starts(uri: str, version: ModelV
 
 
 def test_every_cluster_gets_its_own_haproxy() -> None:
-    first, second = serve_environment(), serve_environment()
-    try:
-        assert first["RAY_SERVE_ENABLE_HA_PROXY"] == first["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
-        own = {name for name in first if first[name] != second[name]}
-        assert {name.removeprefix("RAY_SERVE_HAPROXY_") for name in own} == {
-            "METRICS_PORT",
-            "STATS_PORT",
-            "CONFIG_FILE_LOC",
-            "SOCKET_PATH",
-            "METRICS_SOCKET_PATH",
-            "SERVER_STATE_BASE",
-            "SERVER_STATE_FILE",
-        }
-    finally:
-        reap(first)
-        reap(second)
-    assert not Path(first["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"]).exists()
+    first, second = serve_environment("/tmp/first"), serve_environment("/tmp/second")
+    assert first["RAY_SERVE_ENABLE_HA_PROXY"] == first["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+    own = {name for name in first if first[name] != second[name]}
+    assert {name.removeprefix("RAY_SERVE_HAPROXY_") for name in own} == {
+        "METRICS_PORT",
+        "STATS_PORT",
+        "CONFIG_FILE_LOC",
+        "SOCKET_PATH",
+        "METRICS_SOCKET_PATH",
+        "SERVER_STATE_BASE",
+        "SERVER_STATE_FILE",
+    }

@@ -16,7 +16,12 @@ from heliostat.train.job import TrainJob
 from heliostat.train.launcher import launch
 from heliostat.train.loop import execute
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("ray_cluster"),
+    # Ray Train 2.60 makes a DataContext, whose own defaults are deprecated
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+]
 
 MakeJob = Callable[..., TrainJob]
 TWO_RANKS = [(9, 9), (15, 4)]
@@ -59,7 +64,7 @@ def test_a_killed_worker_costs_only_the_steps_since_the_last_checkpoint(make_job
     job = make_job(TWO_RANKS, epochs=8, params={"fault": "slow"}, checkpoint_every_steps=5)
     alone = make_job(epochs=8, directory="alone", checkpoint_every_steps=5)
     expected = execute(alone, num_threads=1)
-    killer = Thread(target=kill_rank_1_at, args=(job, 7))
+    killer = Thread(target=kill_rank_1_at, args=(job, 7), daemon=True)
     killer.start()
     report = launch(job, placing(job), cpus_per_rank=1)
     killer.join()

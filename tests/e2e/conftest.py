@@ -1,0 +1,81 @@
+"""A small project of its own, and the command line as a user calls it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from heliostat.cluster.ports import free_ports
+
+PROJECT = Path(__file__).parent / "project"
+COMMAND = [sys.executable, "-c", "from heliostat.cli import main; main()"]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the small project, with its own store and port."""
+
+    directory: Path
+    port: int
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `heliostat ARGUMENTS` in the project."""
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=self.directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "COLUMNS": "500", "NO_COLOR": "1"},
+        )
+
+    def call(self, *arguments: str, exit_code: int = 0) -> str:
+        """Call `heliostat ARGUMENTS` and return what it printed, errors last."""
+        process = self.start(*arguments)
+        output, errors = process.communicate(timeout=400)
+        assert process.returncode == exit_code, f"exit code {process.returncode}\n{output}\n{errors}"
+        return output + errors
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """`heliostat run experiment.yaml --json ARGUMENTS`: the summary."""
+        process = self.start("run", "experiment.yaml", "--json", *arguments)
+        output, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, f"exit code {process.returncode}\n{output}\n{errors}"
+        return dict(json.loads(output))
+
+    def edit(self, file: str, before: str, after: str) -> None:
+        """Replace text in a file of the project."""
+        path = self.directory / file
+        text = path.read_text()
+        assert before in text
+        path.write_text(text.replace(before, after))
+
+    def processes(self) -> list[str]:
+        """Command lines of all processes that the services of this project's store consist of."""
+        marks = (str(self.directory),)
+        return [
+            " ".join(process.info["cmdline"] or [])
+            for process in psutil.process_iter(["cmdline"])
+            if any(mark in " ".join(process.info["cmdline"] or []) for mark in marks)
+        ]
+
+
+def copy_project(directory: Path) -> Project:
+    """Copy the project into `directory` and give it a free port."""
+    shutil.copytree(PROJECT, directory, dirs_exist_ok=True)
+    project = Project(directory, free_ports(1)[0])
+    project.edit("experiment.yaml", "port: 18765", f"port: {project.port}")
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return copy_project(tmp_path)
