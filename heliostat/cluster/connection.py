@@ -1,10 +1,7 @@
-"""Joining a Ray cluster, and leaving it."""
+"""Joining a Ray cluster, and leaving it. Ray is imported only then."""
 
 import os
 from collections.abc import Mapping, Sequence
-
-import ray
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from heliostat.errors import ServiceError
 
@@ -17,6 +14,9 @@ def connect(address: str, *, env: Mapping[str, str], code_paths: Sequence[str]) 
 
     """
     os.environ.update(env)
+    import ray
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
     Config.initialize("")  # Ray read its authentication variables when it was imported
     AuthenticationTokenLoader.instance().reset_cache()
     try:
@@ -38,4 +38,6 @@ def connect(address: str, *, env: Mapping[str, str], code_paths: Sequence[str]) 
 
 def disconnect() -> None:
     """Leave the cluster; what runs in it goes on."""
+    import ray
+
     ray.shutdown()

@@ -80,6 +80,7 @@ def start(*, num_cpus: int, temp_dir: str, env: Mapping[str, str], token_path: P
     ours = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path),
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # Ray waits 20 s for Serve's proxies, which end with it
         "RAY_worker_niceness": "0",  # Ray nices workers to 15, which starves them on a shared machine
     }
     offset = log.stat().st_size if log.exists() else 0

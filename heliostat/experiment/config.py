@@ -20,7 +20,6 @@ from heliostat.experiment.fields import (
     REFERENCE_PATTERN,
     Address,
     Alias,
-    Domain,
     LearningRate,
     Name,
     Reference,
@@ -31,6 +30,7 @@ from heliostat.experiment.fields import (
 )
 from heliostat.experiment.wording import explain, place
 from heliostat.references import absolute, did_you_mean, locate
+from heliostat.tune.space import Domain
 
 
 class ClusterConfig(Section):

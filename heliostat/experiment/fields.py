@@ -1,9 +1,9 @@
-"""What the sections of an experiment file are made of: kinds of text and number, and the domains of a search."""
+"""What the sections of an experiment file are made of: kinds of text and number."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, PositiveFloat, Strict, Tag
+from pydantic import AfterValidator, ConfigDict, Field
 
 from heliostat.values import Frozen
 
@@ -28,12 +28,6 @@ class Section(Frozen):
     model_config = ConfigDict(strict=True, allow_inf_nan=False, use_attribute_docstrings=True, serialize_by_alias=True)
 
 
-def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
-    if not bounds[0] < bounds[1]:
-        raise ValueError("must be [low, high] with low below high")
-    return bounds
-
-
 def _not_reserved(alias: str) -> str:
     if re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
         raise ValueError("is a name that the model registry keeps for itself")
@@ -50,56 +44,3 @@ Uri = Annotated[str, Field(pattern=_URI)]
 Reference = Annotated[str, Field(pattern=REFERENCE_PATTERN)]
 LearningRate = Annotated[float, Field(gt=0)]
 WeightDecay = Annotated[float, Field(ge=0)]
-
-# YAML has no tuples: in these fields alone a list becomes one
-_FloatRange = Annotated[tuple[float, float], Strict(strict=False), AfterValidator(_increasing)]
-_PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], Strict(strict=False), AfterValidator(_increasing)]
-_IntRange = Annotated[tuple[int, int], Strict(strict=False), AfterValidator(_increasing)]
-
-
-class Uniform(Section):
-    """Any number from low up to, but not including, high; all equally likely."""
-
-    uniform: _FloatRange
-    """[low, high]"""
-
-
-class LogUniform(Section):
-    """Any positive number from low up to, but not including, high; every power of ten equally likely."""
-
-    loguniform: _PositiveRange
-    """[low, high]"""
-
-
-class RandInt(Section):
-    """Any whole number from low up to, but not including, high."""
-
-    randint: _IntRange
-    """[low, high]"""
-
-
-class Choice(Section):
-    """One of the values in a list."""
-
-    choice: Annotated[tuple[Any, ...], Strict(strict=False), Field(min_length=1)]
-    """The values to choose from."""
-
-
-def _kind(domain: object) -> str | None:
-    kinds = list(domain) if isinstance(domain, dict) else list(getattr(type(domain), "model_fields", ()))
-    return kinds[0] if len(kinds) == 1 else None
-
-
-Domain = Annotated[
-    Annotated[Uniform, Tag("uniform")]
-    | Annotated[LogUniform, Tag("loguniform")]
-    | Annotated[RandInt, Tag("randint")]
-    | Annotated[Choice, Tag("choice")],
-    Discriminator(
-        _kind,
-        custom_error_type="domain",
-        custom_error_message="must be one of uniform: [low, high], loguniform: [low, high], randint: [low, high] "
-        "and choice: [value, ...]",
-    ),
-]
-"""The values that a parameter may take in a search."""

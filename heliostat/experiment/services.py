@@ -12,10 +12,10 @@ from threading import Lock, Thread
 from pydantic import ValidationError
 
 from heliostat.cluster import local
+from heliostat.cluster.connection import connect, disconnect
 from heliostat.cluster.local import LocalRay
 from heliostat.cluster.ports import free_ports
 from heliostat.cluster.process import ManagedProcess
-from heliostat.errors import ServiceError
 from heliostat.experiment import tracking_store
 from heliostat.experiment.config import ExperimentConfig
 from heliostat.experiment.records import write_whole
@@ -99,8 +99,6 @@ class Services:
         if self._connected:
             assert self.session.address is not None
             return self.session.address
-        from heliostat.cluster.connection import connect
-
         address, env = self._config.cluster.address, {}
         if address == "local":
             ours = self.session.ray or self._start_ray()
@@ -132,8 +130,6 @@ class Services:
 
     def leave(self) -> None:
         """Go away and leave everything up."""
-        from heliostat.cluster.connection import disconnect
-
         disconnect()
         self._connected = False
 
@@ -160,8 +156,10 @@ class Services:
 def stop(store: Path, *, connected: bool = False) -> Session:
     """Stop whatever `store` has up, and give what that was. Services that somebody else started are left alone."""
     session = Session.load(store)
-    if connected or session.endpoint is not None:
-        _leave_cluster(session, connected=connected)
+    if session.endpoint is not None and session.ray is None:
+        _undeploy(session, connected=connected)
+    if connected:
+        disconnect()
     for service in (session.ray, session.tracking):
         if service is not None:
             service.stop()
@@ -169,25 +167,16 @@ def stop(store: Path, *, connected: bool = False) -> Session:
     return session
 
 
-def _leave_cluster(session: Session, *, connected: bool) -> None:
-    """Take the endpoint down and disconnect.
-
-    A head node of ours would end the endpoint with itself, but waits for its proxies for as long as it is let.
-    """
-    from heliostat.cluster.connection import connect, disconnect
+def _undeploy(session: Session, *, connected: bool) -> None:
+    """Take the endpoint off somebody else's cluster; one of ours takes it along when it stops."""
     from heliostat.serve.deploy import undeploy
 
     assert session.address is not None
-    try:
-        if not connected:
-            connect(session.address, env=session.ray.environment() if session.ray else {}, code_paths=())
-        if session.endpoint is not None:
-            undeploy(session.endpoint)
-    except ServiceError:
-        if session.ray is None:
-            raise
-    finally:
-        disconnect()
+    assert session.endpoint is not None
+    if not connected:
+        connect(session.address, env={}, code_paths=())
+    undeploy(session.endpoint)
+    disconnect()
 
 
 def local_cpus() -> int:

@@ -92,7 +92,14 @@ def _test_table(metrics: dict[str, dict[str, float]]) -> Table:
 
 def _trial_table(report: SweepReport) -> Table:
     paths = sorted(report.trials[0].params)
-    table = Table("trial", *paths, "epochs", "state", f"best {report.metric}", title="Trials")
+    table = Table(
+        "trial",
+        *(path.rpartition(".")[2] for path in paths),
+        "epochs",
+        "state",
+        f"best {report.metric}",
+        title="Trials",
+    )
     for trial in report.trials:
         values = [epoch[report.metric] for epoch in trial.epochs]
         best = f"{max(values) if report.mode == 'max' else min(values):.4f}" if values else "-"

@@ -42,7 +42,7 @@ def launch(job: TrainJob, placement_for: Callable[[], Placement], cpus_per_rank:
     Raises:
         PlacementError: there is no placement, or Ray did not follow it.
         HeliostatError: whatever a rank raised on purpose; starting again would not help, so nothing is retried.
-        TrainingFailure: workers were lost more often than `max_restarts`.
+        TrainingFailure: a worker was lost after `max_restarts` restarts.
 
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_INTERVAL_S)
@@ -131,7 +131,7 @@ def _gave_up(job: TrainJob, error: WorkerGroupError) -> TrainingFailure:
         for rank, failure in error.worker_failures.items()
     ]
     return TrainingFailure(
-        f"training stopped: workers were lost {job.settings.max_restarts + 1} times",
+        f"training stopped: a worker was lost after {job.settings.max_restarts} restarts",
         where=job.directory,
         got="; ".join(failures),
         causes=("a machine ran out of memory", "a machine or its network failed", "an error in the task's own code"),

@@ -4,12 +4,18 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, Discriminator, Field, PositiveFloat, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, PositiveFloat, Strict, Tag
 
 from heliostat.values import Frozen
 
 if TYPE_CHECKING:
     from numpy.random import Generator
+
+
+class _Domain(Frozen):
+    """The values that a parameter may take. No value is converted: `"4"` is not a number and `true` is not 1."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -18,20 +24,28 @@ def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-class Uniform(Frozen):
+# YAML and JSON have no tuples: in these fields alone a list becomes one
+_FloatRange = Annotated[tuple[float, float], Strict(strict=False), AfterValidator(_increasing)]
+_PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], Strict(strict=False), AfterValidator(_increasing)]
+_IntRange = Annotated[tuple[int, int], Strict(strict=False), AfterValidator(_increasing)]
+
+
+class Uniform(_Domain):
     """Any number from low up to, but not including, high; all equally likely."""
 
-    uniform: Annotated[tuple[float, float], AfterValidator(_increasing)]
+    uniform: _FloatRange
+    """[low, high]"""
 
     def sample(self, generator: "Generator") -> float:
         """One value."""
         return float(generator.uniform(*self.uniform))
 
 
-class LogUniform(Frozen):
+class LogUniform(_Domain):
     """Any positive number from low up to, but not including, high; every power of ten equally likely."""
 
-    loguniform: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_increasing)]
+    loguniform: _PositiveRange
+    """[low, high]"""
 
     def sample(self, generator: "Generator") -> float:
         """One value."""
@@ -39,20 +53,22 @@ class LogUniform(Frozen):
         return math.exp(generator.uniform(math.log(low), math.log(high)))
 
 
-class RandInt(Frozen):
+class RandInt(_Domain):
     """Any whole number from low up to, but not including, high."""
 
-    randint: Annotated[tuple[int, int], AfterValidator(_increasing)]
+    randint: _IntRange
+    """[low, high]"""
 
     def sample(self, generator: "Generator") -> int:
         """One value."""
         return int(generator.integers(*self.randint))
 
 
-class Choice(Frozen):
+class Choice(_Domain):
     """One of the values in a list."""
 
-    choice: tuple[Any, ...] = Field(min_length=1)
+    choice: Annotated[tuple[Any, ...], Strict(strict=False), Field(min_length=1)]
+    """The values to choose from."""
 
     def sample(self, generator: "Generator") -> Any:
         """One value."""
@@ -60,8 +76,8 @@ class Choice(Frozen):
 
 
 def _kind(domain: object) -> str | None:
-    names = list(domain) if isinstance(domain, dict) else list(getattr(type(domain), "model_fields", ()))
-    return names[0] if len(names) == 1 else None
+    kinds = list(domain) if isinstance(domain, dict) else list(getattr(type(domain), "model_fields", ()))
+    return kinds[0] if len(kinds) == 1 else None
 
 
 Domain = Annotated[
@@ -69,9 +85,14 @@ Domain = Annotated[
     | Annotated[LogUniform, Tag("loguniform")]
     | Annotated[RandInt, Tag("randint")]
     | Annotated[Choice, Tag("choice")],
-    Discriminator(_kind),
+    Discriminator(
+        _kind,
+        custom_error_type="domain",
+        custom_error_message="must be one of uniform: [low, high], loguniform: [low, high], randint: [low, high] "
+        "and choice: [value, ...]",
+    ),
 ]
-"""The values that a parameter may take."""
+"""The values that a parameter may take, as the experiment file writes them."""
 
 Space = Mapping[str, Domain]
 """Dotted path in the experiment file (`train.lr`, `train.params.width`) -> what it may be."""

@@ -12,8 +12,6 @@ from heliostat.data.asof import AsOf, asof_join, asof_merge
 from heliostat.data.prepare import ray_data
 from heliostat.errors import DataError
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # its own default
-
 START = datetime(2024, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 TIME = pa.timestamp("us", tz="UTC")

@@ -6,10 +6,7 @@ import pytest
 from heliostat.data.prepare import Prepared, ray_data, run_prepare
 from heliostat.errors import DataError
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # its own default
-]
+pytestmark = pytest.mark.ray
 
 
 def prepare(options: Mapping[str, Any]) -> Prepared:

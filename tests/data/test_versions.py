@@ -17,10 +17,7 @@ from heliostat.data.prepare import Prepared
 from heliostat.data.versions import DatasetVersion, commit, exists, load_columns, missing, open_version
 from heliostat.errors import DataError, StoreError
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # its own default
-]
+pytestmark = pytest.mark.ray
 
 
 def feature_set() -> FeatureSet:

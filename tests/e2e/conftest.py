@@ -76,6 +76,23 @@ def copy_project(directory: Path) -> Project:
     return project
 
 
+def call_shell(commands: str, directory: Path) -> str:
+    """Run `commands` in bash, stopping at the first that fails, with `heliostat` on the path; all that was printed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euxc", commands],
+        cwd=directory,
+        env={**os.environ, "PATH": path, "COLUMNS": "200", "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return copy_project(tmp_path)

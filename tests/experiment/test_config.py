@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from heliostat.errors import ConfigError
 from heliostat.experiment.config import ExperimentConfig, json_schema, load_experiment
-from heliostat.experiment.fields import Choice, LogUniform, RandInt, Uniform
+from heliostat.tune.space import Choice, LogUniform, RandInt, Uniform
 from heliostat.values import digest
 
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,6 @@ def placement(*node_ids: str) -> Placement:
     return Placement(ranks=ranks, reason="test")
 
 
-@ray.remote(num_cpus=1)
 def where_am_i() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
@@ -31,7 +30,12 @@ def test_ranks_run_where_they_were_placed_and_the_devices_come_back() -> None:
     wanted = placement(*[spec.nodes[0].node_id] * 2)
     with reserve(wanted, 1) as group:
         strategies = [PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i) for i in range(2)]
-        node_ids = ray.get([where_am_i.options(scheduling_strategy=strategy).remote() for strategy in strategies])
+        node_ids = ray.get(
+            [
+                ray.remote(where_am_i).options(num_cpus=1, scheduling_strategy=strategy).remote()
+                for strategy in strategies
+            ]
+        )
         verify(wanted, node_ids)
     with reserve(wanted, 1):
         pass

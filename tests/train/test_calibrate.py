@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+from heliostat.cluster.discovery import discover
+from heliostat.cluster.spec import ClusterSpec, Device, Node
+from heliostat.data.versions import DatasetVersion
+from heliostat.errors import TrainingFailure
+from heliostat.placement.workload import StepTiming
+from heliostat.train.calibrate import calibrate, classify, micro_batch_sizes, speeds
+
+TOY = f"{Path(__file__).parent / 'toy.py'}:Toy"
+
+
+def test_devices_about_as_fast_as_the_best_are_of_one_kind() -> None:
+    assert speeds([1.0, 1.14, 1.25, 2.0, 3.0, 100.0]) == [1.0, 1.0, 0.8, 0.5, 0.35, 0.05]
+
+
+def test_sizes_end_at_an_even_share() -> None:
+    assert micro_batch_sizes(2048, 2) == [128, 256, 512, 1024]
+    assert micro_batch_sizes(6, 2) == [1, 2, 3]
+    assert micro_batch_sizes(2, 8) == [1, 2]
+
+
+def test_a_slow_device_is_a_kind_of_its_own_and_types_are_not_compared() -> None:
+    devices = tuple(Device(type=kind, index=i, memory_bytes=1) for i, kind in enumerate(["cpu", "cpu", "cpu", "gpu"]))
+    cluster = ClusterSpec(nodes=(Node(node_id="a", devices=devices),), origin="emulated")
+    timings = [StepTiming(micro_batch_s=0, sample_s=time, optimizer_s=0.01) for time in (1.0, 1.1, 2.0, 9.0)]
+    measured, by_kind = classify(cluster, timings, num_samples=100)
+    assert measured.count_by_kind() == {"cpu": 2, "cpu@0.50": 1, "gpu": 1}
+    assert {kind: timing.sample_s for kind, timing in by_kind.items()} == {"cpu": 1.05, "cpu@0.50": 2.0, "gpu": 9.0}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_all_devices_are_measured_at_once(toy_data: DatasetVersion) -> None:
+    cluster = discover(1)
+    measured, timings = calibrate(TOY, toy_data, {"width": 32}, cluster=cluster, global_batch=1024, cpus_per_device=1)
+    assert measured.link is not None
+    assert 0 < measured.link.time_s(1 << 20) < 1
+    assert set(timings) == set(measured.count_by_kind())
+    assert all(timing.compute_s(num_micro_batches=1, num_samples=512) > 0 for timing in timings.values())
+    with pytest.raises(TrainingFailure, match="must return"):
+        calibrate(TOY, toy_data, {"fault": "mean"}, cluster=cluster, global_batch=64, cpus_per_device=1)
