@@ -3,6 +3,7 @@
 A single-device program: nothing here knows how many devices there are, or which.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class LateNetwork(nn.Module):
         self.hidden = nn.Sequential(
             *(
                 nn.Sequential(nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout))
-                for before, after in zip(widths, widths[1:], strict=False)
+                for before, after in pairwise(widths)
             )
         )
         self.logit = nn.Linear(widths[-1], 1)
@@ -75,8 +76,9 @@ class LateTask(heliostat.Task):
         return torch.sigmoid(model(batch))
 
     def metrics(self, predictions: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
-        """Area under the ROC curve, and mean cross-entropy."""
+        """Area under the ROC curve, mean cross-entropy, and how many are on the right side of one half."""
         return {
             "auc": float(roc_auc_score(labels, predictions)),
             "log_loss": float(log_loss(labels, predictions.astype("float64"))),
+            "accuracy": float(((predictions > 0.5) == (labels > 0.5)).mean()),
         }

@@ -1,4 +1,7 @@
-"""`heliostat run`: check what can be checked at once, bring every step up to date, stop or leave the services."""
+"""`heliostat run`: check what can be checked at once, bring every step up to date, stop or leave the services.
+
+The steps bring torch, Ray and MLflow with them; they are imported after the checks, so that a mistake is told at once.
+"""
 
 import platform
 import signal
@@ -7,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from heliostat.cluster.ports import holder_of
 from heliostat.errors import ServiceError
@@ -15,20 +18,20 @@ from heliostat.experiment import tracking_store
 from heliostat.experiment.config import Experiment, ExperimentConfig, load_experiment
 from heliostat.experiment.display import Display
 from heliostat.experiment.events import Event, StepFinished
-from heliostat.experiment.main_job import main_job
+from heliostat.experiment.fingerprint import fingerprint
 from heliostat.experiment.pipeline import RunningStep, StepOutcome, run_pipeline
-from heliostat.experiment.recording import recorded
 from heliostat.experiment.records import Store
 from heliostat.experiment.services import Services, local_cpus
 from heliostat.experiment.step import Step, StepContext
-from heliostat.experiment.steps import register, serve
-from heliostat.experiment.summary import Summary
 from heliostat.experiment.tracking import Tracker
 from heliostat.references import code_paths
 
+if TYPE_CHECKING:
+    from heliostat.experiment.summary import Summary
+
 
 def run_experiment(
-    path: Path, overrides: Sequence[str], *, keep: bool, quiet: bool, report: Callable[[Summary], None]
+    path: Path, overrides: Sequence[str], *, keep: bool, quiet: bool, report: Callable[["Summary"], None]
 ) -> None:
     """Run the experiment in the file `path`.
 
@@ -48,9 +51,9 @@ def run_experiment(
     config = experiment.config
     store = Store.open(config.store)
     with store.lock(f"heliostat run {path}"), Display(quiet=quiet) as display:
-        services = Services(
-            config, store.root, code_paths([config.data.prepare, config.data.features, config.train.task])
-        )
+        references = [config.data.prepare, config.data.features, config.train.task]
+        fingerprint(references)  # says what is wrong with them, without importing anything
+        services = Services(config, store.root, code_paths(references))
         _check(config, services)
         with _stopping(services, display, keep=keep):
             report(_Run(experiment, store, services, display).go(keep=keep))
@@ -67,7 +70,7 @@ class _Run:
         self._tracker: Tracker | None = None
         self._run_id = ""
 
-    def go(self, *, keep: bool) -> Summary:
+    def go(self, *, keep: bool) -> "Summary":
         """Bring every step up to date; with `keep`, have everything up in the end."""
         status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
         try:
@@ -77,13 +80,18 @@ class _Run:
             status = "KILLED"
             raise
         finally:
-            if self._tracker is not None:
+            if self._tracker is not None and self._run_id:
                 self._tracker.close_family(self._run_id, status)
         if keep:
             self._have_endpoint_up(outcomes)
+        self._services.wait_for_pages()
+        from heliostat.experiment.summary import Summary
+
         return Summary(experiment=self._experiment, outcomes=outcomes, session=self._services.session)
 
     def _run_steps(self) -> list[StepOutcome]:
+        from heliostat.experiment.main_job import main_job
+
         config = self._experiment.config
         registry_uri = config.tracking.uri or tracking_store.initialise(self._store.root)
         steps = main_job(
@@ -96,12 +104,16 @@ class _Run:
     def _on_event(self, event: Event) -> None:
         self._display.show(event)
         if isinstance(event, StepFinished) and event.step == "serve":
+            from heliostat.experiment.steps import serve
+
             self._services.note_endpoint(serve.endpoint_of(event.record.result))
 
     def _have_endpoint_up(self, outcomes: Sequence[StepOutcome]) -> None:
         """Deploy again what an earlier run served, if it is not up any more."""
+        from heliostat.experiment.steps import register, serve
+
         results = {outcome.step: outcome.result for outcome in outcomes}
-        tracking_uri = self._ensure_services()
+        tracking_uri = self._services.ensure()
         endpoint = serve.endpoint_of(results["serve"])
         if not endpoint.is_up():
             self._display.note("the endpoint is not up any more: deploying it again")
@@ -111,6 +123,7 @@ class _Run:
 
     def _submit(self, step: Step, context: StepContext) -> RunningStep:
         from heliostat.experiment.ray_steps import submit_to_ray
+        from heliostat.experiment.recording import recorded
 
         tracking_uri = self._ensure_services()
         extra = {"tracking_uri": tracking_uri, "parent_run": self._run_id, "store": str(self._store.root)}
@@ -119,10 +132,9 @@ class _Run:
     def _ensure_services(self) -> str:
         """Have Ray, MLflow and this run's own MLflow run; give MLflow's address."""
         if self._tracker is None:
-            self._display.note("starting Ray and MLflow")
-            self._services.ensure()
+            self._display.note("starting Ray and MLflow" if self._services.session.empty else "Ray and MLflow are up")
             config = self._experiment.config
-            self._tracker = Tracker(self._services.ensure_tracking())
+            self._tracker = Tracker(self._services.ensure())
             values = config.model_dump(mode="json", by_alias=True)
             self._run_id = self._tracker.open_run(config.name, config.name, config=values, tags={})
         return self._tracker.uri

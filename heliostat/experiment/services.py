@@ -5,9 +5,7 @@ any crash `heliostat status` finds it and `heliostat down` ends it.
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from threading import Lock, Thread
 
 from pydantic import ValidationError
 
@@ -79,20 +77,22 @@ class Services:
         self._store = store
         self._code_paths = code_paths
         self._connected = False
-        self._lock = Lock()
         self.session = Session.load(store)
 
-    def ensure(self) -> None:
-        """Have Ray and MLflow up, both starting at the same time."""
-        failures: list[BaseException] = []
-        thread = Thread(target=_collecting(failures, self.ensure_tracking))
-        thread.start()
-        try:
-            self.ensure_ray()
-        finally:
-            thread.join()
-        if failures:
-            raise failures[0]
+    def ensure(self) -> str:
+        """Have Ray up and joined, and MLflow's pages on their way; give the address of the tracking store.
+
+        Steps run on this machine and write to a local store directly; its server is there to be looked at.
+        """
+        if self._config.tracking.uri is None and self.session.tracking is None:
+            self._write(tracking=tracking_store.start_server(self._store, "127.0.0.1", free_ports(1)[0]))
+        self.ensure_ray()
+        return self._config.tracking.uri or tracking_store.local_uri(self._store)
+
+    def wait_for_pages(self) -> None:
+        """Wait until the MLflow server that `ensure` started, if it did, answers."""
+        if self.session.tracking is not None:
+            tracking_store.wait_for_server(self.session.tracking, self._store)
 
     def ensure_ray(self) -> str:
         """Join the cluster of the experiment, starting one of our own if that is what it asks for; give its address."""
@@ -107,16 +107,6 @@ class Services:
         self._connected = True
         self._write(address=address)
         return address
-
-    def ensure_tracking(self) -> str:
-        """Have an MLflow store that answers; give its address."""
-        if self._config.tracking.uri is not None:
-            return self._config.tracking.uri
-        if self.session.tracking is None:
-            server = tracking_store.start_server(self._store, "127.0.0.1", free_ports(1)[0])
-            self._write(tracking=server)
-        assert self.session.tracking is not None
-        return self.session.tracking.url
 
     def note_endpoint(self, endpoint: Endpoint) -> None:
         """Write down a deployment."""
@@ -148,9 +138,8 @@ class Services:
         return started
 
     def _write(self, **changes: object) -> None:
-        with self._lock:
-            self.session = self.session.model_copy(update={"experiment": self._config.name, **changes})
-            write_whole(self._store / "session.json", self.session.model_dump_json(indent=2))
+        self.session = self.session.model_copy(update={"experiment": self._config.name, **changes})
+        write_whole(self._store / "session.json", self.session.model_dump_json(indent=2))
 
 
 def stop(store: Path, *, connected: bool = False) -> Session:
@@ -182,13 +171,3 @@ def _undeploy(session: Session, *, connected: bool) -> None:
 def local_cpus() -> int:
     """Cores that a local cluster offers: those this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def _collecting(failures: list[BaseException], call: Callable[[], object]) -> Callable[[], None]:
-    def run() -> None:
-        try:
-            call()
-        except BaseException as error:  # noqa: BLE001  # handed to the thread that waits
-            failures.append(error)
-
-    return run

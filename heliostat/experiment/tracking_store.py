@@ -61,12 +61,12 @@ def initialise(store: Path) -> str:
 
 
 def start_server(store: Path, host: str, port: int) -> ManagedProcess:
-    """Start the MLflow server of the local store, in a session of its own, and wait until it answers.
+    """Start the MLflow server of the local store, in a session of its own; `wait_for_server` waits until it answers.
 
     One worker, no job runner, no telemetry; it also creates the tables. What it prints goes to `mlflow/server.log`.
 
     Raises:
-        ServiceError: the port is taken, or the server did not come up.
+        ServiceError: the port is taken.
     """
     if holder := holder_of(port, host):
         raise ServiceError(
@@ -77,8 +77,6 @@ def start_server(store: Path, host: str, port: int) -> ManagedProcess:
             next_step="heliostat down, or choose another port",
         )
     folder = _folder(store)
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "server.log"
     url = f"http://{host}:{port}"
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"),
@@ -86,13 +84,28 @@ def start_server(store: Path, host: str, port: int) -> ManagedProcess:
         *("--default-artifact-root", str(folder / "artifacts")),
     ]
     env = {**SETTINGS, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = spawn("MLflow", command, env=env, log=log).model_copy(update={"url": url})
-    try:
-        _wait_for(server, log)
-    except BaseException:
-        server.stop()
-        raise
-    return server
+    return spawn("MLflow", command, env=env, log=_log(store)).model_copy(update={"url": url})
+
+
+def wait_for_server(server: ManagedProcess, store: Path) -> None:
+    """Wait until the server of the local store answers.
+
+    Raises:
+        ServiceError: it ended, or is not up in time; the end of its log is in the message.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and server.alive():
+        if _ask_server(server.url) is None:
+            return
+        time.sleep(0.1)
+    log = _log(store)
+    raise ServiceError(
+        "the local MLflow server did not come up",
+        where=str(log),
+        got="\n    ".join(log.read_text(errors="replace").splitlines()[-15:]),
+        causes=("its database is damaged or from a newer MLflow", "the machine is very busy"),
+        next_step=f"read {log}",
+    )
 
 
 def check_tracking(uri: str) -> None:
@@ -116,19 +129,8 @@ def _folder(store: Path) -> Path:
     return store.resolve() / "mlflow"
 
 
-def _wait_for(server: ManagedProcess, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and server.alive():
-        if _ask_server(server.url) is None:
-            return
-        time.sleep(0.1)
-    raise ServiceError(
-        "the local MLflow server did not come up",
-        where=str(log),
-        got="\n    ".join(log.read_text(errors="replace").splitlines()[-15:]),
-        causes=("its database is damaged or from a newer MLflow", "the machine is very busy"),
-        next_step=f"read {log}",
-    )
+def _log(store: Path) -> Path:
+    return _folder(store) / "server.log"
 
 
 def _ask_server(url: str) -> str | None:

@@ -72,7 +72,7 @@ def launch(job: TrainJob, placement_for: Callable[[], Placement], cpus_per_rank:
             raise error.controller_failure from None
         raise
     except WorkerGroupError as error:
-        raise _gave_up(job, error) from error
+        raise gave_up(job, error) from error
     report: TrainReport = result.return_value
     return report
 
@@ -125,10 +125,11 @@ def _python_path(job: TrainJob) -> str:
     return os.pathsep.join([*job.code_paths, *([inherited] if inherited else [])])
 
 
-def _gave_up(job: TrainJob, error: WorkerGroupError) -> TrainingFailure:
+def gave_up(job: TrainJob, error: WorkerGroupError) -> TrainingFailure:
+    """What to tell when the restarts are used up: the last failure of every rank."""
     failures = [
         f"rank {rank}: {type(failure).__name__}: {str(failure).strip().splitlines()[-1]}"
-        for rank, failure in error.worker_failures.items()
+        for rank, failure in sorted(error.worker_failures.items())
     ]
     return TrainingFailure(
         f"training stopped: a worker was lost after {job.settings.max_restarts} restarts",

@@ -25,7 +25,7 @@ from heliostat.train import checkpoint, group, telemetry
 from heliostat.train.evaluate import evaluate, tensors_of
 from heliostat.train.job import TrainJob, TrainReport, TrainSettings
 from heliostat.train.memory import PeakMemory
-from heliostat.train.replica import Replica
+from heliostat.train.replica import Replica, warm_up
 from heliostat.train.task import make_task
 
 OPTIMIZER = "optimizer"
@@ -83,6 +83,7 @@ class Run:
         num_rows = len(next(iter(self._train.values())))
         self._batches = GlobalBatches(num_rows=num_rows, global_batch=job.plan.global_batch, seed=self._settings.seed)
         self._num_steps = self._settings.epochs * self._batches.num_steps_per_epoch
+        warm_up()
         self._memory = PeakMemory()
         torch.manual_seed(self._settings.seed)
         self._replica = Replica(self._task, weight_decay=self._settings.weight_decay)

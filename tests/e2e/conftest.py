@@ -24,6 +24,7 @@ class Project:
 
     directory: Path
     port: int
+    config: str = "experiment.yaml"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `heliostat ARGUMENTS` in the project."""
@@ -45,8 +46,8 @@ class Project:
         return output + errors
 
     def run(self, *arguments: str) -> dict[str, Any]:
-        """`heliostat run experiment.yaml --json ARGUMENTS`: the summary."""
-        process = self.start("run", "experiment.yaml", "--json", *arguments)
+        """`heliostat run CONFIG --json ARGUMENTS`: the summary."""
+        process = self.start("run", self.config, "--json", *arguments)
         output, errors = process.communicate(timeout=400)
         assert process.returncode == 0, f"exit code {process.returncode}\n{output}\n{errors}"
         return dict(json.loads(output))
@@ -60,12 +61,8 @@ class Project:
 
     def processes(self) -> list[str]:
         """Command lines of all processes that the services of this project's store consist of."""
-        marks = (str(self.directory),)
-        return [
-            " ".join(process.info["cmdline"] or [])
-            for process in psutil.process_iter(["cmdline"])
-            if any(mark in " ".join(process.info["cmdline"] or []) for mark in marks)
-        ]
+        lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+        return [line for line in lines if str(self.directory) in line]
 
 
 def copy_project(directory: Path) -> Project:

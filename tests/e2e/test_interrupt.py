@@ -1,7 +1,7 @@
 """Ctrl-C stops everything and loses nothing; a second run on the same store is refused."""
 
-import json
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -38,15 +38,29 @@ def test_ctrl_c_in_training_and_the_next_run_goes_on(project: Project) -> None:
     assert project.processes() == []
     assert project.call("status") == "nothing is up\n"
 
-    summary = project.run(*SLOW)
-    assert summary["steps"]["data"]["skipped"]
-    assert summary["steps"]["plan"]["skipped"]
-    assert summary["steps"]["train"]["outputs"]["report"]["resumed_from_step"] >= 5
+    process = project.start("run", "experiment.yaml", *SLOW)
+    output = read_until(process, "> tune")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert project.processes() == []
+    assert "= data" in output
+    assert "= plan" in output
     attempts = [
         record
         for file in store.glob("work/train/*/telemetry/rank-0.jsonl")
         for record in telemetry.read(file)
         if isinstance(record, telemetry.AttemptRecord)
     ]
-    assert [record.step > 0 for record in attempts] == [False, True]
-    assert json.loads(project.call("status", "--json"))["ray"] is None
+    assert [record.step >= 5 for record in attempts] == [False, True]
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """What `process` prints, up to the line that begins with `text`."""
+    output = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        output += line
+        if line.startswith(text):
+            return output
+    raise AssertionError(output)

@@ -14,7 +14,14 @@ from heliostat.cluster.ports import free_ports, holder_of
 from heliostat.errors import ServiceError
 from heliostat.experiment import tracking_store
 from heliostat.experiment.tracking import Tracker
-from heliostat.experiment.tracking_store import artifact_root, check_tracking, initialise, local_uri, start_server
+from heliostat.experiment.tracking_store import (
+    artifact_root,
+    check_tracking,
+    initialise,
+    local_uri,
+    start_server,
+    wait_for_server,
+)
 
 
 def _write_one_run(uri: str) -> str:
@@ -41,6 +48,7 @@ def test_artifacts_of_a_local_store_lie_beside_it(tmp_path: Path) -> None:
 def test_server_serves_the_store_and_leaves_nothing_behind(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     server = start_server(tmp_path, "127.0.0.1", port)
+    wait_for_server(server, tmp_path)
     family = psutil.Process(server.pid).children(recursive=True)
     try:
         check_tracking(server.url)

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from heliostat.cluster.discovery import discover
 from heliostat.errors import PlacementError, ServiceError, TrainingFailure
@@ -13,15 +14,11 @@ from heliostat.placement.placement import Placement
 from heliostat.placement.solver import solve
 from heliostat.train import telemetry
 from heliostat.train.job import TrainJob
-from heliostat.train.launcher import launch
+from heliostat.train.launcher import gave_up, launch
 from heliostat.train.loop import execute
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("ray_cluster"),
-    # Ray Train 2.60 makes a DataContext, whose own defaults are deprecated
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
-]
+# Ray Train 2.60 makes a DataContext, whose own defaults are deprecated
+quietly = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 
 MakeJob = Callable[..., TrainJob]
 TWO_RANKS = [(9, 9), (15, 4)]
@@ -60,6 +57,9 @@ def kill_rank_1_at(job: TrainJob, step: int) -> None:
     os.kill(attempts(job, rank=1)[-1].pid, signal.SIGKILL)
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@quietly
 def test_a_killed_worker_costs_only_the_steps_since_the_last_checkpoint(make_job: MakeJob) -> None:
     job = make_job(TWO_RANKS, epochs=8, params={"fault": "slow"}, checkpoint_every_steps=5)
     alone = make_job(epochs=8, directory="alone", checkpoint_every_steps=5)
@@ -69,7 +69,7 @@ def test_a_killed_worker_costs_only_the_steps_since_the_last_checkpoint(make_job
     report = launch(job, placing(job), cpus_per_rank=1)
     killer.join()
     assert report.num_restarts == 1
-    assert report.resumed_from_step in (4, 5, 8, 10, 12, 15, 16, 20)
+    assert report.resumed_from_step in {*range(5, 32, 5), *range(8, 32, 4)}  # every fifth step, and every epoch's last
     assert [attempt.step for attempt in attempts(job, rank=0)] == [0, report.resumed_from_step]
     assert losses(job) == pytest.approx(losses(alone), rel=1e-5)
     assert report.metrics == pytest.approx(expected.metrics, rel=1e-5)
@@ -78,6 +78,9 @@ def test_a_killed_worker_costs_only_the_steps_since_the_last_checkpoint(make_job
     assert [record.samples for record in telemetry.steps(telemetry.file_of(job.directory, 0))] == [15] * 32
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@quietly
 def test_an_error_raised_on_purpose_ends_the_run_at_once(make_job: MakeJob) -> None:
     job = make_job(TWO_RANKS, params={"fault": "nan row"})
     with pytest.raises(TrainingFailure, match="not a finite number"):
@@ -85,8 +88,8 @@ def test_an_error_raised_on_purpose_ends_the_run_at_once(make_job: MakeJob) -> N
     assert len(attempts(job, rank=0)) == 1
 
 
-def test_a_worker_lost_once_too_often_ends_the_run(make_job: MakeJob) -> None:
-    job = make_job(params={"fault": "dies"}, max_restarts=0)
-    with pytest.raises(TrainingFailure, match=r"a worker was lost after 0 restarts(.|\n)*rank 0"):
-        launch(job, placing(job), cpus_per_rank=1)
-    assert len(attempts(job, rank=0)) == 1
+def test_a_worker_lost_once_too_often_is_a_training_failure(make_job: MakeJob) -> None:
+    lost = WorkerGroupError("all of the log", {1: RuntimeError("connection closed\nby peer"), 0: OSError("signal 9")})
+    failure = gave_up(make_job(max_restarts=2), lost)
+    assert "a worker was lost after 2 restarts" in str(failure)
+    assert failure.got == "rank 0: OSError: signal 9; rank 1: RuntimeError: by peer"

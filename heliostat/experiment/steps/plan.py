@@ -1,5 +1,9 @@
 """Step `plan`: profile the model, measure the devices, choose the parallel plan."""
 
+import time
+from collections.abc import Callable
+from functools import partial
+
 from heliostat.cluster.discovery import discover
 from heliostat.cluster.spec import ClusterSpec
 from heliostat.experiment.step import StepContext, StepResult
@@ -10,6 +14,7 @@ from heliostat.placement.planner import plan as choose_plan
 from heliostat.train.calibrate import calibrate
 from heliostat.train.profile import profile
 
+SETTLE_S = 0.5
 READS = ("seed", "cluster.cpus_per_device", "plan", "train.task", "train.params", "train.global_batch")
 
 
@@ -26,7 +31,7 @@ def run(context: StepContext) -> StepResult:
         options["train.task"],
         version,
         options["train.params"],
-        cluster=discover(cpus_per_device),
+        cluster=settled(partial(discover, cpus_per_device)),
         global_batch=constraints.global_batch,
         cpus_per_device=cpus_per_device,
     )
@@ -46,6 +51,17 @@ def run(context: StepContext) -> StepResult:
             "num_ranks": float(chosen.num_ranks),
         },
     )
+
+
+def settled(look: Callable[[], ClusterSpec]) -> ClusterSpec:
+    """What is free once two looks agree: workers of the step before give their devices back one by one."""
+    before = look()
+    while True:
+        time.sleep(SETTLE_S)
+        after = look()
+        if after == before:
+            return after
+        before = after
 
 
 def plan_of(result: StepResult) -> ParallelPlan:

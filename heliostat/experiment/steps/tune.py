@@ -1,11 +1,10 @@
-"""Step `tune`: a sweep over the search space, a trial on each free device. The best competes with the main run."""
+"""Step `tune`: a sweep over the search space, a trial on each device. The best competes with the main run."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from heliostat.cluster.discovery import discover
 from heliostat.experiment.candidates import Candidate
 from heliostat.experiment.step import Artifact, StepContext, StepResult
 from heliostat.experiment.steps import data, plan, train
@@ -39,7 +38,7 @@ def run(context: StepContext) -> StepResult:
         mode=settings["mode"],
         seed=options["seed"],
         directory=str(context.workdir),
-        num_concurrent=discover(cpus_per_device).num_devices,
+        num_concurrent=plan.cluster_of(context.inputs["plan"]).num_devices,
         cpus_per_trial=cpus_per_device,
     )
     report = sweep(base, _SPACE.validate_python(settings["space"]), sweep_settings, _progress(context, sweep_settings))

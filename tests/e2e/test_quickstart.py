@@ -1,0 +1,167 @@
+"""The README's commands as they are written, on the flights; then what is skipped, what runs again, and why."""
+
+import json
+import re
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heliostat.cluster.ports import free_ports, holder_of
+from tests.e2e.conftest import Project, call_shell
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+SHORT = ("--set", "train.epochs=1", "--set", "tune.trials=2", "--set", "tune.epochs=1")
+"""A shorter training and search, so that the suite stays short; the commands are the README's otherwise."""
+STEPS = ["data", "plan", "train", "tune", "register", "serve", "smoke"]
+INPUTS = ("carrier", "origin", "dest", "weekday", "sched_dep_time", "sched_arr_time", "distance", "origin_hour_flights")
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """The quickstart in a directory of its own, after the README's two runs, with everything up."""
+
+    project: Project
+    output: str
+
+    def shell(self, block: str) -> str:
+        """Run a block of the README, in our directory and at our port."""
+        commands = block.replace(". .venv/bin/activate\n", "").replace(
+            "localhost:8000", f"127.0.0.1:{self.project.port}"
+        )
+        commands = re.sub(r"(heliostat run \S+)", rf"\1 {' '.join(SHORT)}", commands)
+        return call_shell(commands, self.project.directory)
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """Run again, with everything kept up: the summary."""
+        return self.project.run("--keep", *SHORT, *arguments)
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
+    directory = tmp_path_factory.mktemp("quickstart")
+    for name in ("configs", "examples"):
+        shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+    project = Project(directory, free_ports(1)[0], "configs/quickstart.yaml")
+    project.edit(project.config, "port: 8000", f"port: {project.port}")
+    try:
+        output = Quickstart(project, "").shell(BLOCKS[1])
+        yield Quickstart(project, output)
+    finally:
+        project.call("down")
+
+
+def ran(summary: dict[str, Any]) -> list[str]:
+    return [name for name, step in summary["steps"].items() if not step["skipped"]]
+
+
+def post(url: str, body: object) -> tuple[int, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert BLOCKS[0] == "make demo\nmake test\n"
+    assert re.search(r"^demo:.*\n\t\S*heliostat run configs/quickstart\.yaml$", makefile, flags=re.MULTILINE)
+    assert re.search(r"^test:.*lint types\n\t\S*python -m pytest$", makefile, flags=re.MULTILINE)
+
+
+def test_every_file_that_the_readme_links_is_there() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_first_run_does_everything_and_a_learning_rate_only_what_depends_on_it(quickstart: Quickstart) -> None:
+    first, second = (re.findall(r"^([>=]) (\w+)", part, flags=re.MULTILINE) for part in halves(quickstart.output))
+    assert first == [(">", step) for step in STEPS]
+    assert second == [("=", "data"), ("=", "plan"), *((">", step) for step in STEPS[2:])]
+    assert "train    runs: config: train.lr 0.002 -> 0.003 (--set train.lr)" in quickstart.output
+
+
+def halves(output: str) -> list[str]:
+    return output.split("+ heliostat run")[1:3]
+
+
+def test_the_served_model_beats_both_baselines(quickstart: Quickstart) -> None:
+    served, logistic, prior = (
+        float(value)
+        for name in ("served model", "logistic regression", "class prior")
+        for value in re.findall(rf"{name}\D*?(0\.\d+)", halves(quickstart.output)[0])
+    )
+    assert served > logistic > prior == 0.5
+
+
+def test_everything_is_skipped_and_quick_when_nothing_changed(quickstart: Quickstart) -> None:
+    started = time.monotonic()
+    summary = quickstart.run()
+    assert ran(summary) == []
+    assert time.monotonic() - started < 30
+    smoke = summary["steps"]["smoke"]["metrics"]
+    assert smoke["rows_compared"] == 200
+    assert smoke["largest_difference"] <= 1e-5
+    train = summary["steps"]["train"]["metrics"]
+    assert train["predicted_step_s"] > 0
+    assert train["measured_step_s"] > 0
+    assert summary["session"]["endpoint"]["model"] == "flight-delay@1"
+
+
+def test_the_endpoint_names_the_field_that_is_wrong(quickstart: Quickstart) -> None:
+    url = f"http://127.0.0.1:{quickstart.project.port}"
+    with urllib.request.urlopen(f"{url}/openapi.json", timeout=10) as answer:
+        schema = json.loads(answer.read())["components"]["schemas"]["Row"]
+    row = {name: field["examples"][0] for name, field in schema["properties"].items()}
+    assert set(INPUTS) <= set(row)
+    status, one = post(f"{url}/predict", row)
+    assert status == 200
+    assert 0 < one["predictions"][0] < 1
+    assert post(f"{url}/predict", [row, row])[1]["predictions"] == one["predictions"] * 2
+    status, refusal = post(f"{url}/predict", {**row, "weekday": 8})
+    assert status == 422
+    assert "weekday" in refusal["detail"][0]["loc"]
+
+
+def test_a_comment_runs_nothing_and_a_helper_of_the_features_runs_from_the_data_on(quickstart: Quickstart) -> None:
+    project, features = quickstart.project, "examples/flights/features.py"
+    before = (project.directory / features).read_text().partition("def wind_vector")[0]
+    line = before.count("\n") + 1
+    project.edit(features, "calm air has no direction.", "calm air comes from nowhere.")
+    assert ran(quickstart.run()) == []
+    project.edit(features, "np.where(speed == 0, 0.0, direction)", "np.where(speed <= 1, 0.0, direction)")
+    summary = quickstart.run()
+    assert ran(summary) == STEPS
+    assert summary["steps"]["data"]["reasons"] == [
+        f"code: `wind_vector()` in examples/flights/features.py:{line} changed"
+    ]
+    project.edit(features, "np.where(speed <= 1, 0.0, direction)", "np.where(speed == 0, 0.0, direction)")
+    assert ran(quickstart.run()) == []
+
+
+def test_use_lineage_and_down(quickstart: Quickstart) -> None:
+    project = quickstart.project
+    assert project.processes()
+    output = quickstart.shell(BLOCKS[2])
+    assert f"http://127.0.0.1:{project.port}/predict" in output
+    assert '"predictions":[0.' in output.replace(" ", "")
+    assert "flight-delay@" in output
+    assert "stopped:" in output
+    assert project.processes() == []
+    assert holder_of(project.port, "127.0.0.1") is None
+    assert project.call("status") == "nothing is up\n"
+    assert project.call("down") == "nothing was up\n"
