@@ -7,11 +7,14 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from heliostat.errors import HeliostatError
+
+if TYPE_CHECKING:
+    from heliostat.experiment.summary import Summary
 
 app = typer.Typer(
     name="heliostat",
@@ -48,9 +51,8 @@ def run(
 ) -> None:
     """Run an experiment: every step whose code, configuration or data changed."""
     from heliostat.experiment.run import run_experiment
-    from heliostat.experiment.summary import Summary
 
-    def report(summary: Summary) -> None:
+    def report(summary: "Summary") -> None:
         if as_json:
             _print_json(summary.as_json())
         else:

@@ -24,7 +24,7 @@ from heliostat.experiment.environment import release, version_differences
 from heliostat.experiment.modules import Finder, Found, distributions
 from heliostat.experiment.names import Names, Target
 from heliostat.experiment.syntax import EFFECTS, Source, Uses
-from heliostat.references import code_paths, import_root, locate
+from heliostat.references import code_paths, did_you_mean, import_root, locate
 from heliostat.values import Frozen, digest
 
 _OURSELVES = "heliostat"
@@ -116,7 +116,13 @@ class _Walk:
         else:
             targets = [] if found.origin == "missing" else [Target(found=found)]
         if not targets:
-            raise ReferenceNotFound("nothing defines this name", where=str(found.path or target), got=reference)
+            known = self._names.source(found).statements if found.origin == "own" else {}
+            raise ReferenceNotFound(
+                f"nothing defines {attribute!r}{did_you_mean(attribute, known)}",
+                where=str(found.path or target),
+                got=reference,
+                next_step="correct the name in the experiment file",
+            )
         self._reach(targets)
 
     def run(self) -> None:
