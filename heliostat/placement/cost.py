@@ -2,9 +2,10 @@
 
 Step time of a data-parallel plan, nothing overlapped:
     max over replicas (optimizer + num_micro_batches * micro_batch + num_samples * sample)   measured, `StepTiming`
-    + all-reduce of the gradients                                                            measured, `Link`
-The all-reduce term is a fitted line over message size for the group the devices form; its slope already holds the
-ring's 2 (n - 1) / n.
+    + gradient synchronisation, when there is more than one replica
+The synchronisation is what the gang was measured to cost with this very workload (`gang_overhead_s`). Until it was, it
+is an all-reduce over the `Link`: a fitted line over message size for the group the devices form, whose slope already
+holds the ring's 2 (n - 1) / n.
 
 Memory of a rank: parameters + gradients + a communication bucket of the same size + optimizer state
     + saved activations of one micro-batch.
@@ -18,11 +19,19 @@ from heliostat.placement.workload import WorkloadProfile
 def predict(workload: WorkloadProfile, cluster: ClusterSpec, replicas: tuple[Replica, ...]) -> Prediction:
     """Predict the step time and the memory of every rank for data-parallel `replicas` of the whole model."""
     compute_s = max(replica_compute_s(workload, replica) for replica in replicas)
-    sync_s = cluster.link.time_s(workload.gradient_bytes) if cluster.link and len(replicas) > 1 else 0.0
     return Prediction(
-        step=StepTime(compute_s=compute_s, sync_s=sync_s),
+        step=StepTime(compute_s=compute_s, sync_s=sync_s(workload, cluster, len(replicas))),
         memory_bytes=tuple(replica_memory_bytes(workload, replica, len(replicas)) for replica in replicas),
     )
+
+
+def sync_s(workload: WorkloadProfile, cluster: ClusterSpec, num_replicas: int) -> float:
+    """Seconds that synchronising the gradients adds to a step; zero for one replica."""
+    if num_replicas == 1:
+        return 0.0
+    if workload.gang_overhead_s is not None:
+        return workload.gang_overhead_s
+    return cluster.link.time_s(workload.gradient_bytes) if cluster.link else 0.0
 
 
 def replica_compute_s(workload: WorkloadProfile, replica: Replica) -> float:

@@ -42,6 +42,9 @@ class WorkloadProfile(Frozen):
     blocks: tuple[BlockProfile, ...]
     timings: dict[str, StepTiming] = Field(default_factory=dict)
     """Device kind -> measured step time."""
+    gang_overhead_s: NonNegativeFloat | None = None
+    """Measured: what a step of all devices together takes longer than the slowest one's by itself. It holds the
+    all-reduce and what its threads take from the compute. None until measured."""
     parameter_bytes_per_element: PositiveInt = 4
     optimizer_bytes_per_parameter: NonNegativeInt = 8
     """AdamW keeps two fp32 moments."""

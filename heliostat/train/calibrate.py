@@ -22,16 +22,29 @@ from heliostat.placement.gang import reserve
 from heliostat.placement.placement import Placement, RankPlacement
 from heliostat.placement.workload import StepTiming
 from heliostat.train.evaluate import tensors_of
-from heliostat.train.task import make_task
-from heliostat.train.timing import measure_link, measure_step
+from heliostat.train.task import Task, Tensors, make_task
+from heliostat.train.timing import measure_gang, measure_link, measure_step
+from heliostat.values import Frozen
 
-SAME_SPEED = 1.15
-"""Devices whose times differ by less than this factor are of one kind; measurements repeat to about 10 %."""
+SAME_SPEED = 1.35
+"""Devices whose times differ by less than this factor are of one kind. Two equal cores of a busy machine were measured
+a third apart; device generations differ by more."""
 SPEED_STEP = 0.05
 NUM_SIZES = 4
 MEAN_MESSAGE_BYTES = 1 << 20
 """The message by which links are compared."""
 RENDEZVOUS_TIMEOUT = timedelta(seconds=60)
+
+
+class Calibration(Frozen):
+    """What was measured."""
+
+    cluster: ClusterSpec
+    """With `link` and every device's `speed` set."""
+    timings: dict[str, StepTiming]
+    """Of each device kind, by itself."""
+    gang_overhead_s: float | None
+    """What a step of all devices together takes longer than the slowest one's; None for a single device."""
 
 
 def calibrate(
@@ -42,11 +55,8 @@ def calibrate(
     cluster: ClusterSpec,
     global_batch: int,
     cpus_per_device: int,
-) -> tuple[ClusterSpec, dict[str, StepTiming]]:
-    """Time the task on every device of `cluster`, and the link between them.
-
-    Returns:
-        The cluster with `link` and every device's `speed` set, and the timing of each device kind.
+) -> Calibration:
+    """Time the task on every device of `cluster`, by itself and all together, and the link between them.
 
     Raises:
         PlacementError: a device is not free.
@@ -73,9 +83,17 @@ def calibrate(
             )
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
-    timings, links = zip(*measured, strict=True)
+    timings, gangs = zip(*measured, strict=True)
     classified, by_kind = classify(cluster, timings, num_samples=sizes[-1])
-    return classified.model_copy(update={"link": _slowest([link for link in links if link])}), by_kind
+    if len(timings) == 1:
+        return Calibration(cluster=classified, timings=by_kind, gang_overhead_s=None)
+    links, steps_s = zip(*gangs, strict=True)
+    alone_s = max(timing.compute_s(num_micro_batches=1, num_samples=sizes[-1]) for timing in timings)
+    return Calibration(
+        cluster=classified.model_copy(update={"link": max(links, key=lambda link: link.time_s(MEAN_MESSAGE_BYTES))}),
+        timings=by_kind,
+        gang_overhead_s=max(0.0, median(steps_s) - alone_s),
+    )
 
 
 def micro_batch_sizes(global_batch: int, num_devices: int) -> list[int]:
@@ -138,19 +156,19 @@ class _Probe:
 
     def measure(
         self, address: str, reference: str, data: DatasetVersion, params: dict[str, Any], sizes: list[int]
-    ) -> tuple[StepTiming, Link | None]:
-        """Time the link, then the steps: the ranks leave the first measurement together."""
+    ) -> tuple[StepTiming, tuple[Link, float] | None]:
+        """Time the gang, then the steps by themselves: the ranks leave the first measurement together."""
         task = make_task(reference, data, params)
         tensors = tensors_of(task.load("validation"))
-        link = self._link(address) if self._num_ranks > 1 else None
-        return measure_step(task, tensors, micro_batches=sizes), link
+        gang = self._gang(address, task, tensors, sizes[-1]) if self._num_ranks > 1 else None
+        return measure_step(task, tensors, micro_batches=sizes), gang
 
-    def _link(self, address: str) -> Link:
+    def _gang(self, address: str, task: Task, tensors: Tensors, micro_batch: int) -> tuple[Link, float]:
         dist.init_process_group(
             "gloo", init_method=address, rank=self._rank, world_size=self._num_ranks, timeout=RENDEZVOUS_TIMEOUT
         )
         try:
-            return measure_link()
+            return measure_link(), measure_gang(task, tensors, micro_batch=micro_batch)
         finally:
             dist.destroy_process_group()
 
@@ -172,8 +190,3 @@ def _median(timings: Sequence[StepTiming]) -> StepTiming:
         sample_s=median(timing.sample_s for timing in timings),
         optimizer_s=median(timing.optimizer_s for timing in timings),
     )
-
-
-def _slowest(links: Sequence[Link]) -> Link | None:
-    """A collective is over when its last rank is."""
-    return max(links, key=lambda link: link.time_s(MEAN_MESSAGE_BYTES), default=None)

@@ -20,6 +20,7 @@ BUDGET_S = 2.0
 """Time for the steps, after a first round that warms up."""
 MIN_ROUNDS = 5
 NUM_LINK_ROUNDS = 15
+NUM_WARM_UP, NUM_GANG_STEPS = 5, 40
 MESSAGE_BYTES = (1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22)
 """All-reduce sizes; what lies beyond the largest is extrapolated."""
 FASTEST_BYTE_S = 1e-12
@@ -49,6 +50,23 @@ def measure_step(task: Task, tensors: Tensors, *, micro_batches: Sequence[int]) 
                 updates.append(result.update_s)
     micro_batch_s, sample_s = fit_line(list(passes), [median(times) for times in passes.values()])
     return StepTiming(micro_batch_s=micro_batch_s, sample_s=sample_s, optimizer_s=median(updates))
+
+
+def measure_gang(task: Task, tensors: Tensors, *, micro_batch: int) -> float:
+    """Time real training steps of all ranks of the process group together; the median, which all ranks share.
+
+    Every rank calls this and takes `micro_batch` rows in each step.
+    """
+    replica = Replica(task, weight_decay=0.0)
+    num_rows = len(next(iter(tensors.values())))
+    times: list[float] = []
+    for number in range(NUM_WARM_UP + NUM_GANG_STEPS):
+        rows = torch.randint(num_rows, (micro_batch,))
+        started = time.perf_counter()
+        replica.step(tensors, rows, number=number, micro_batch=micro_batch, learning_rate=0.0)
+        if number >= NUM_WARM_UP:
+            times.append(time.perf_counter() - started)
+    return median(times)
 
 
 def measure_link() -> Link:

@@ -55,6 +55,15 @@ def test_slow_links_make_one_device_the_better_plan_and_the_loser_is_explained()
     assert "synchronisation 1000.0" in result.refused[0].reason
 
 
+def test_a_measured_gang_counts_more_than_the_link() -> None:
+    measured = workload(TWO_KINDS).model_copy(update={"gang_overhead_s": 0.002})
+    two = plan(measured, cluster(1.0, 0.5, latency_s=1.0), Constraints(global_batch=90))
+    assert two.num_ranks == 2
+    assert two.prediction.step.sync_s == 0.002
+    one = plan(measured, cluster(1.0), Constraints(global_batch=90))
+    assert one.prediction.step.sync_s == 0
+
+
 def test_pins_are_kept() -> None:
     pinned = Constraints(global_batch=90, data_parallel=1, micro_batch=20)
     replica = plan(workload(TWO_KINDS), cluster(1.0, 0.5), pinned).stages[0].replicas[0]

@@ -27,7 +27,7 @@ def run(context: StepContext) -> StepResult:
     context.progress(0, 2, "profiling the model")
     workload = profile(options["train.task"], version, options["train.params"])
     context.progress(1, 2, "measuring the devices")
-    cluster, timings = calibrate(
+    measured = calibrate(
         options["train.task"],
         version,
         options["train.params"],
@@ -35,13 +35,13 @@ def run(context: StepContext) -> StepResult:
         global_batch=constraints.global_batch,
         cpus_per_device=cpus_per_device,
     )
-    workload = workload.model_copy(update={"timings": timings})
-    chosen = choose_plan(workload, cluster, constraints)
+    workload = workload.model_copy(update={"timings": measured.timings, "gang_overhead_s": measured.gang_overhead_s})
+    chosen = choose_plan(workload, measured.cluster, constraints)
     return StepResult(
         outputs={
             "plan": chosen,
             "workload": workload,
-            "cluster": cluster,
+            "cluster": measured.cluster,
         },
         metrics={
             "predicted_step_s": chosen.prediction.step.total_s,
