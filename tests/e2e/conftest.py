@@ -1,4 +1,4 @@
-"""A small project of its own, and the command line as a user calls it."""
+"""The quickstart in a directory of its own, and the command line as a user calls it."""
 
 import json
 import os
@@ -14,17 +14,17 @@ import pytest
 
 from heliostat.cluster.ports import free_ports
 
-PROJECT = Path(__file__).parent / "project"
+ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from heliostat.cli import main; main()"]
 
 
 @dataclass(frozen=True)
 class Project:
-    """A copy of the small project, with its own store and port."""
+    """A copy of the quickstart, with its own store and port."""
 
     directory: Path
     port: int
-    config: str = "experiment.yaml"
+    config: str = "configs/quickstart.yaml"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `heliostat ARGUMENTS` in the project."""
@@ -66,10 +66,11 @@ class Project:
 
 
 def copy_project(directory: Path) -> Project:
-    """Copy the project into `directory` and give it a free port."""
-    shutil.copytree(PROJECT, directory, dirs_exist_ok=True)
+    """Copy the quickstart into `directory` and give it a free port."""
+    for name in ("configs", "examples"):
+        shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     project = Project(directory, free_ports(1)[0])
-    project.edit("experiment.yaml", "port: 18765", f"port: {project.port}")
+    project.edit(project.config, "port: 8000", f"port: {project.port}")
     return project
 
 

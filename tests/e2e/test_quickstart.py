@@ -2,23 +2,24 @@
 
 import json
 import re
-import shutil
+import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from heliostat.cluster.ports import free_ports, holder_of
-from tests.e2e.conftest import Project, call_shell
+from heliostat.cluster.ports import holder_of
+from heliostat.train import telemetry
+from tests.e2e.conftest import ROOT, Project, call_shell, copy_project
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
 SHORT = ("--set", "train.epochs=2", "--set", "tune.trials=2", "--set", "tune.epochs=1")
@@ -49,11 +50,7 @@ class Quickstart:
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
-    directory = tmp_path_factory.mktemp("quickstart")
-    for name in ("configs", "examples"):
-        shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
-    project = Project(directory, free_ports(1)[0], "configs/quickstart.yaml")
-    project.edit(project.config, "port: 8000", f"port: {project.port}")
+    project = copy_project(tmp_path_factory.mktemp("quickstart"))
     try:
         output = Quickstart(project, "").shell(BLOCKS[1])
         yield Quickstart(project, output)
@@ -134,6 +131,16 @@ def test_the_endpoint_names_the_field_that_is_wrong(quickstart: Quickstart) -> N
     assert "weekday" in refusal["detail"][0]["loc"]
 
 
+def test_what_only_a_step_can_find_out_is_told_as_a_mistake_too(quickstart: Quickstart) -> None:
+    run = ("run", quickstart.project.config, "--keep", *SHORT)
+    message = quickstart.project.call(*run, "--set", "train.params={widht: 64}", exit_code=2)
+    assert "did you mean 'width'" in message
+    message += quickstart.project.call(*run, "--set", "data.label=lat", exit_code=2)
+    assert "lat" in message
+    assert "did you mean 'late'" in message
+    assert "Traceback" not in message
+
+
 def test_a_comment_runs_nothing_and_a_helper_of_the_features_runs_from_the_data_on(quickstart: Quickstart) -> None:
     project, features = quickstart.project, "examples/flights/features.py"
     before = (project.directory / features).read_text().partition("def wind_vector")[0]
@@ -143,9 +150,7 @@ def test_a_comment_runs_nothing_and_a_helper_of_the_features_runs_from_the_data_
     project.edit(features, "np.where(speed == 0, 0.0, direction)", "np.where(speed <= 1, 0.0, direction)")
     summary = quickstart.run()
     assert ran(summary) == STEPS
-    assert summary["steps"]["data"]["reasons"] == [
-        f"code: `wind_vector()` in examples/flights/features.py:{line} changed"
-    ]
+    assert summary["steps"]["data"]["reasons"] == [f"code: `wind_vector()` in flights/features.py:{line} changed"]
     project.edit(features, "np.where(speed <= 1, 0.0, direction)", "np.where(speed == 0, 0.0, direction)")
     assert ran(quickstart.run()) == []
 
@@ -162,3 +167,45 @@ def test_use_lineage_and_down(quickstart: Quickstart) -> None:
     assert holder_of(project.port, "127.0.0.1") is None
     assert project.call("status") == "nothing is up\n"
     assert project.call("down") == "nothing was up\n"
+
+
+def test_ctrl_c_stops_everything_and_the_next_run_goes_on(quickstart: Quickstart) -> None:
+    project, store = quickstart.project, quickstart.project.directory / ".heliostat"
+    run = ("run", project.config, *SHORT, "--set", "train.lr=0.004", "--set", "train.epochs=20")
+    before = set(store.glob("work/train/*"))
+    process = project.start(*run)
+    (work,) = wait_for(lambda: {path.parents[1] for path in store.glob("work/train/*/checkpoints/step-*")} - before)
+
+    refused = project.call(*run, exit_code=2)
+    assert "another run is using this store" in refused
+    assert f"pid {process.pid}" in refused
+
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert project.processes() == []
+    assert project.call("status") == "nothing is up\n"
+
+    process = project.start(*run)
+    wait_for(lambda: {record for record in attempts(work) if record.step > 0})
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert project.processes() == []
+    assert "= data" in output
+    assert "= plan" in output
+    assert [record.step > 0 for record in attempts(work)] == [False, True]
+
+
+def attempts(work: Path) -> list[telemetry.AttemptRecord]:
+    records = telemetry.read(telemetry.file_of(work, 0))
+    return [record for record in records if isinstance(record, telemetry.AttemptRecord)]
+
+
+def wait_for(look: Callable[[], set[T]]) -> set[T]:
+    """What `look` finds, as soon as it finds something."""
+    for _ in range(1800):
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen within a minute and a half")
