@@ -46,7 +46,7 @@ def options(
 def run(
     config: Config,
     overrides: Overrides = [],  # noqa: B006  # typer reads the default, nobody writes to it
-    keep: Annotated[bool, typer.Option("--keep", help="Leave Ray, MLflow and the endpoint up.")] = False,  # noqa: FBT002
+    keep: Annotated[bool, typer.Option("--keep", help="Leave Ray, MLflow and the endpoint up in the end.")] = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Run an experiment: every step whose code, configuration or data changed."""

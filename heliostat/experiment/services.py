@@ -145,7 +145,7 @@ class Services:
 def stop(store: Path, *, connected: bool = False) -> Session:
     """Stop whatever `store` has up, and give what that was. Services that somebody else started are left alone."""
     session = Session.load(store)
-    if session.endpoint is not None and session.ray is None:
+    if session.endpoint is not None and session.ray is None and session.endpoint.is_up():
         _undeploy(session, connected=connected)
     if connected:
         disconnect()

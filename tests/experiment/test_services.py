@@ -50,6 +50,13 @@ def test_what_has_ended_since_is_not_listed(tmp_path: Path) -> None:
     stop(tmp_path)
 
 
+def test_an_endpoint_that_went_with_somebody_elses_cluster_is_forgotten(tmp_path: Path) -> None:
+    endpoint = Endpoint(app="a", url="http://127.0.0.1:1", model="m@1", data_version="d@0")
+    save(Session(experiment="x", address="127.0.0.1:2", endpoint=endpoint), tmp_path)
+    assert stop(tmp_path).endpoint == endpoint
+    assert Session.load(tmp_path).empty
+
+
 def test_a_damaged_note_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / "session.json").write_text('{"experiment": ')
     assert Session.load(tmp_path).empty
