@@ -125,7 +125,7 @@ def test_the_endpoint_names_the_field_that_is_wrong(quickstart: Quickstart) -> N
     status, one = post(f"{url}/predict", row)
     assert status == 200
     assert 0 < one["predictions"][0] < 1
-    assert post(f"{url}/predict", [row, row])[1]["predictions"] == one["predictions"] * 2
+    assert post(f"{url}/predict", [row, row])[1]["predictions"] == pytest.approx(one["predictions"] * 2, abs=1e-6)
     status, refusal = post(f"{url}/predict", {**row, "weekday": 8})
     assert status == 422
     assert "weekday" in refusal["detail"][0]["loc"]
@@ -133,7 +133,7 @@ def test_the_endpoint_names_the_field_that_is_wrong(quickstart: Quickstart) -> N
 
 def test_what_only_a_step_can_find_out_is_told_as_a_mistake_too(quickstart: Quickstart) -> None:
     run = ("run", quickstart.project.config, "--keep", *SHORT)
-    message = quickstart.project.call(*run, "--set", "train.params={widht: 64}", exit_code=2)
+    message = quickstart.project.call(*run, "--set", "train.params.widht=64", exit_code=2)
     assert "did you mean 'width'" in message
     message += quickstart.project.call(*run, "--set", "data.label=lat", exit_code=2)
     assert "lat" in message
