@@ -1,7 +1,7 @@
 """A model behind HTTP on Ray Serve: deploy, look, undeploy.
 
-A cluster of our own runs Serve behind HAProxy in throughput mode (`serve_environment`): a request then costs a
-fifteenth of the CPU time that Serve's own proxy takes. A cluster that somebody else started is used as it is.
+A cluster of our own runs Serve behind HAProxy in throughput mode (`serve_environment`), which spares every request the
+way through Serve's own proxy. A cluster that somebody else started is used as it is.
 """
 
 import logging
