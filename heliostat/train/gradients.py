@@ -2,8 +2,8 @@
 
 Not DistributedDataParallel: it averages over ranks, which is wrong for uneven shares until a hook undoes it; it wraps
 the model, so a task could no longer call the model's own methods; and it needs a process group even for one rank. What
-is left of it without those is short. Gradients live in flat buckets, in the order in which the backward pass fills them;
-in the last micro-batch of a step a bucket is sent as soon as its last gradient is there.
+is left of it without those is short. Gradients live in flat buckets, in the order in which the backward pass fills
+them; in the last micro-batch of a step a bucket is sent as soon as its last gradient is there.
 
 A parameter that the loss does not reach has a gradient of zero, on every rank alike. Ranks may differ in which
 parameters they reach.
