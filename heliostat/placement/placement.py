@@ -23,11 +23,6 @@ class Placement(Frozen):
     reason: str
 
     @property
-    def num_nodes(self) -> int:
-        """Nodes touched."""
-        return len({rank.node_id for rank in self.ranks})
-
-    @property
     def shares(self) -> tuple[int, ...]:
         """Samples of every global batch by rank."""
         return tuple(rank.num_samples for rank in self.ranks)
