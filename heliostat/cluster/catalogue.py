@@ -156,7 +156,17 @@ class Catalogue(Frozen):
         Raises:
             ConfigError: with every mistake in `rows`.
         """
-        types, mistakes = dict(self.types), list[str]()
+        catalogue, mistakes = self.with_rows(rows)
+        if mistakes:
+            raise ConfigError(
+                [": ".join(filter(None, (where(keys), dotted(keys), message))) for keys, message in mistakes],
+                next_step="compare with a type in heliostat/cluster/catalogue.yaml",
+            )
+        return catalogue
+
+    def with_rows(self, rows: Mapping[str, Any]) -> tuple["Catalogue", list[tuple[Keys, str]]]:
+        """As `extended`, with the mistakes as a list: the keys in `rows`, and what is wrong there."""
+        types, mistakes = dict(self.types), list[tuple[Keys, str]]()
         for name, row in rows.items():
             before = self.types[name].model_dump(exclude={"source", "note"}) if name in self.types else {"name": name}
             try:
@@ -164,11 +174,9 @@ class Catalogue(Frozen):
                     {**before, **row, "name": name} if isinstance(row, Mapping) else row
                 )
             except ValidationError as error:
-                mistakes += [_mistake((name, *keys), message, where) for keys, message in _messages(error)]
-        mistakes += [_mistake((name,), message, where) for name, message in _shared_names(types)]
-        if mistakes:
-            raise ConfigError(mistakes, next_step="compare with a type in heliostat/cluster/catalogue.yaml")
-        return Catalogue(types=types)
+                mistakes += [((name, *keys), message) for keys, message in _messages(error)]
+        mistakes += [((name,), message) for name, message in _shared_names(types)]
+        return Catalogue(types=types), mistakes
 
 
 @cache
@@ -210,7 +218,3 @@ def _messages(error: ValidationError) -> Iterator[tuple[Keys, str]]:
         elif one["type"] not in {"missing", "value_error"}:
             wrong = f"{wrong}, got {one['input']!r}"
         yield keys, wrong
-
-
-def _mistake(keys: Keys, message: str, where: Callable[[Keys], str]) -> str:
-    return ": ".join(filter(None, (where(keys), dotted(keys), message)))

@@ -6,7 +6,8 @@ device catalogue.)
 
 import ray
 
-from heliostat.cluster.spec import ClusterSpec, Device, Node
+from heliostat.cluster.machine import Device
+from heliostat.cluster.spec import ClusterSpec, Node
 from heliostat.errors import ServiceError
 
 CPU_MEMORY_SHARE = 0.5
@@ -45,9 +46,9 @@ def _node(node: dict[str, object], free: dict[str, float], cpus_per_device: int)
     memory_bytes = int(resources.get("memory", 0) * CPU_MEMORY_SHARE) // capacity
     labels = node.get("Labels") or {}
     assert isinstance(labels, dict)
-    return Node(
-        node_id=str(node["NodeID"]),
-        devices=tuple(Device(type="cpu", index=index, memory_bytes=memory_bytes) for index in range(num_devices)),
+    return Node.of(
+        str(node["NodeID"]),
+        (Device(type="cpu", index=index, memory_bytes=memory_bytes) for index in range(num_devices)),
         hostname=str(node.get("NodeManagerHostname", "")),
         labels={str(key): str(value) for key, value in labels.items()},
     )

@@ -4,6 +4,7 @@ Nothing here is inferred from a product name: a link the source does not tell is
 what an incomplete source lacks. Bandwidths are not part of it; they come from the catalogue or from a measurement.
 """
 
+import re
 from enum import StrEnum
 from functools import cached_property
 from itertools import combinations
@@ -38,6 +39,10 @@ class LinkKind(StrEnum):
     """Some path over PCIe: rocm-smi does not say which of the five above."""
 
 
+_CODE = re.compile(
+    rf"(?P<kind>{'|'.join(kind for kind in LinkKind if kind is not LinkKind.SELF)})(?P<num_links>[1-9]\d*)?"
+    r"(?: hops=(?P<hops>\d+))?(?: weight=(?P<weight>\d+))?"
+)
 _CLOSENESS = {kind: rank for rank, kind in enumerate(LinkKind)}
 
 
@@ -54,6 +59,28 @@ class LinkClass(Frozen):
 
     def __str__(self) -> str:
         return f"{self.kind}{self.num_links or ''}"
+
+    @property
+    def code(self) -> str:
+        """The class in full, as `parse` reads it: `XGMI hops=1 weight=15`."""
+        words = (f"{name}={value}" for name in ("hops", "weight") if (value := getattr(self, name)) is not None)
+        return " ".join((str(self), *words))
+
+    @classmethod
+    def parse(cls, code: str) -> Self:
+        """The class that `code` is the code of.
+
+        Raises:
+            ValueError: no class has such a code.
+        """
+        match = _CODE.fullmatch(code)
+        if match is None or (match["num_links"] and match["kind"] not in {LinkKind.NVLINK, LinkKind.XGMI}):
+            kinds = [str(kind) for kind in LinkKind if kind is not LinkKind.SELF]
+            raise ValueError(
+                f"there is no class of link '{code}'{did_you_mean(code, kinds)}: write one of "
+                f"{', '.join(kinds)}, NV and XGMI with a number of links behind"
+            )
+        return cls.model_validate({name: value for name, value in match.groupdict().items() if value is not None})
 
     @property
     def closeness(self) -> tuple[int, int, int, int]:

@@ -4,8 +4,7 @@ Step time of a data-parallel plan, nothing overlapped:
     max over replicas (optimizer + num_micro_batches * micro_batch + num_samples * sample)   measured, `StepTiming`
     + gradient synchronisation, when there is more than one replica
 The synchronisation is what the gang was measured to cost with this very workload (`gang_overhead_s`). Until it was, it
-is an all-reduce over the `Link`: a fitted line over message size for the group the devices form, whose slope already
-holds the ring's 2 (n - 1) / n.
+is an all-reduce as measured on a group of as many devices.
 
 Memory of a rank: parameters + gradients + a communication bucket of the same size + optimizer state
     + saved activations of one micro-batch.
@@ -31,7 +30,8 @@ def sync_s(workload: WorkloadProfile, cluster: ClusterSpec, num_replicas: int) -
         return 0.0
     if workload.gang_overhead_s is not None:
         return workload.gang_overhead_s
-    return cluster.link.time_s(workload.gradient_bytes) if cluster.link else 0.0
+    measured = cluster.measured and cluster.measured.curve("all_reduce", num_ranks=num_replicas)
+    return measured.time_s(workload.gradient_bytes) if measured else 0.0
 
 
 def replica_compute_s(workload: WorkloadProfile, replica: Replica) -> float:

@@ -6,7 +6,7 @@ measured alone promises too much.
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from socket import socket
 from statistics import median
 from typing import Any
@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from heliostat.cluster.spec import ClusterSpec, Link
+from heliostat.cluster.measured import Curve, GroupShape, Measured
+from heliostat.cluster.spec import ClusterSpec
 from heliostat.data.versions import DatasetVersion
 from heliostat.placement.gang import reserve
 from heliostat.placement.placement import Placement, RankPlacement
@@ -40,7 +41,7 @@ class Calibration(Frozen):
     """What was measured."""
 
     cluster: ClusterSpec
-    """With `link` and every device's `speed` set."""
+    """With every device's speed, and the all-reduce of all of them."""
     timings: dict[str, StepTiming]
     """Of each device kind, by itself."""
     gang_overhead_s: float | None
@@ -66,6 +67,7 @@ def calibrate(
     """
     placement = _everywhere(cluster)
     sizes = micro_batch_sizes(global_batch, len(placement.ranks))
+    shape = _shape_of(cluster)
     with reserve(placement, cpus_per_device) as gang:
         probes = [
             ray.remote(_Probe)
@@ -73,7 +75,7 @@ def calibrate(
                 num_cpus=cpus_per_device,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(gang, placement_group_bundle_index=rank.rank),
             )
-            .remote(rank.rank, len(placement.ranks), cpus_per_device)
+            .remote(rank.rank, shape, cpus_per_device)
             for rank in placement.ranks
         ]
         address = ray.get(probes[0].address.remote())
@@ -87,10 +89,10 @@ def calibrate(
     classified, by_kind = classify(cluster, timings, num_samples=sizes[-1])
     if len(timings) == 1:
         return Calibration(cluster=classified, timings=by_kind, gang_overhead_s=None)
-    links, steps_s = zip(*gangs, strict=True)
+    curves, steps_s = zip(*gangs, strict=True)
     alone_s = max(timing.compute_s(num_micro_batches=1, num_samples=sizes[-1]) for timing in timings)
     return Calibration(
-        cluster=classified.model_copy(update={"link": max(links, key=lambda link: link.time_s(MEAN_MESSAGE_BYTES))}),
+        cluster=classified.model_copy(update={"measured": _measured(curves, cluster)}),
         timings=by_kind,
         gang_overhead_s=max(0.0, median(steps_s) - alone_s),
     )
@@ -143,9 +145,10 @@ def classify(
 class _Probe:
     """One device's side of a calibration."""
 
-    def __init__(self, rank: int, num_ranks: int, num_threads: int) -> None:
+    def __init__(self, rank: int, shape: GroupShape, num_threads: int) -> None:
         self._rank = rank
-        self._num_ranks = num_ranks
+        self._num_ranks = shape.num_ranks
+        self._shape = shape
         torch.set_num_threads(num_threads)
 
     def address(self) -> str:
@@ -156,19 +159,19 @@ class _Probe:
 
     def measure(
         self, address: str, reference: str, data: DatasetVersion, params: dict[str, Any], sizes: list[int]
-    ) -> tuple[StepTiming, tuple[Link, float] | None]:
+    ) -> tuple[StepTiming, tuple[Curve, float] | None]:
         """Time the gang, then the steps by themselves: the ranks leave the first measurement together."""
         task = make_task(reference, data, params)
         tensors = tensors_of(task.load("validation"))
         gang = self._gang(address, task, tensors, sizes[-1]) if self._num_ranks > 1 else None
         return measure_step(task, tensors, micro_batches=sizes), gang
 
-    def _gang(self, address: str, task: Task, tensors: Tensors, micro_batch: int) -> tuple[Link, float]:
+    def _gang(self, address: str, task: Task, tensors: Tensors, micro_batch: int) -> tuple[Curve, float]:
         dist.init_process_group(
             "gloo", init_method=address, rank=self._rank, world_size=self._num_ranks, timeout=RENDEZVOUS_TIMEOUT
         )
         try:
-            return measure_link(), measure_gang(task, tensors, micro_batch=micro_batch)
+            return measure_link(self._shape), measure_gang(task, tensors, micro_batch=micro_batch)
         finally:
             dist.destroy_process_group()
 
@@ -182,6 +185,23 @@ def _everywhere(cluster: ClusterSpec) -> Placement:
         for rank, (node_id, device) in enumerate(devices)
     )
     return Placement(ranks=ranks, reason="every device, to measure it")
+
+
+def _shape_of(cluster: ClusterSpec) -> GroupShape:
+    types = {device.type for node in cluster.nodes for device in node.devices}
+    num_nodes = sum(1 for node in cluster.nodes if node.devices)
+    return GroupShape(
+        num_ranks=cluster.num_devices,
+        num_nodes=num_nodes,
+        device_type="+".join(sorted(types)),
+        link="host" if num_nodes == 1 else "network",
+    )
+
+
+def _measured(curves: Sequence[Curve], cluster: ClusterSpec) -> Measured:
+    slowest = max(curves, key=lambda curve: curve.time_s(MEAN_MESSAGE_BYTES))
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return Measured(date=date, emulated=cluster.origin == "emulated", curves=(slowest,))
 
 
 def _median(timings: Sequence[StepTiming]) -> StepTiming:

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count
-from statistics import median
+from statistics import median, quantiles
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from scipy.optimize import nnls
 
-from heliostat.cluster.spec import Link
+from heliostat.cluster.links import Link
+from heliostat.cluster.measured import Curve, GroupShape, Sample
 from heliostat.placement.workload import StepTiming
 from heliostat.train import group
 from heliostat.train.replica import Replica
@@ -69,7 +70,7 @@ def measure_gang(task: Task, tensors: Tensors, *, micro_batch: int) -> float:
     return median(times)
 
 
-def measure_link() -> Link:
+def measure_link(shape: GroupShape) -> Curve:
     """Time all-reduces among the ranks of the process group; every rank calls this and gets its own figures."""
     times: dict[int, list[float]] = {num_bytes: [] for num_bytes in MESSAGE_BYTES}
     for number in range(NUM_LINK_ROUNDS + 1):
@@ -80,8 +81,13 @@ def measure_link() -> Link:
             dist.all_reduce(message)
             if number > 0:
                 measured.append(time.perf_counter() - started)
-    latency_s, byte_s = fit_line(list(times), [median(measured) for measured in times.values()])
-    return Link(latency_s=latency_s, bytes_per_s=1 / max(byte_s, FASTEST_BYTE_S))
+    samples = tuple(
+        Sample(num_bytes=num_bytes, seconds=median(measured), spread=_spread(measured))
+        for num_bytes, measured in times.items()
+    )
+    latency_s, byte_s = fit_line(list(times), [one.seconds for one in samples])
+    line = Link(latency_s=latency_s, bytes_per_s=1 / max(byte_s, FASTEST_BYTE_S))
+    return Curve(operation="all_reduce", group=shape, samples=samples, line=line)
 
 
 def fit_line(sizes: Sequence[int], times_s: Sequence[float]) -> tuple[float, float]:
@@ -90,6 +96,11 @@ def fit_line(sizes: Sequence[int], times_s: Sequence[float]) -> tuple[float, flo
     rows = np.stack([1 / times, np.asarray(sizes) / times], axis=1)
     (fixed_s, slope_s), _ = nnls(rows, np.ones(len(times)))
     return float(fixed_s), float(slope_s)
+
+
+def _spread(times_s: Sequence[float]) -> float:
+    low, middle, high = quantiles(times_s, n=4)
+    return (high - low) / middle
 
 
 def _rounds() -> Iterator[int]:

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliostat.cluster.spec import ClusterSpec, Device, Link, Node
+from heliostat.cluster.links import Link
+from heliostat.cluster.machine import Device
+from heliostat.cluster.measured import Curve, GroupShape, Measured, Sample
+from heliostat.cluster.spec import ClusterSpec, Node
 from heliostat.errors import PlanError
 from heliostat.placement.plan import ParallelPlan
 from heliostat.placement.planner import Constraints, balanced_shares, plan
@@ -26,8 +29,17 @@ def cluster(*speeds: float, latency_s: float = 1e-3, memory_bytes: int = GIB) ->
     devices = tuple(
         Device(type="cpu", index=index, memory_bytes=memory_bytes, speed=speed) for index, speed in enumerate(speeds)
     )
-    return ClusterSpec(
-        nodes=(Node(node_id="n0", devices=devices),), origin="emulated", link=Link(latency_s=latency_s, bytes_per_s=1e9)
+    curves = tuple(all_reduce(num_ranks, latency_s) for num_ranks in range(2, len(speeds) + 1))
+    measured = Measured(date="2026-11-22", emulated=True, curves=curves)
+    return ClusterSpec(nodes=(Node.of("n0", devices),), origin="emulated", measured=measured)
+
+
+def all_reduce(num_ranks: int, latency_s: float) -> Curve:
+    return Curve(
+        operation="all_reduce",
+        group=GroupShape(num_ranks=num_ranks, num_nodes=1, device_type="cpu", link="host"),
+        samples=(Sample(num_bytes=1, seconds=latency_s, spread=0),),
+        line=Link(latency_s=latency_s, bytes_per_s=1e9),
     )
 
 

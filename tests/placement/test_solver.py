@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliostat.cluster.spec import ClusterSpec, Device, Node
+from heliostat.cluster.machine import Device
+from heliostat.cluster.spec import ClusterSpec, Node
 from heliostat.errors import PlacementError
 from heliostat.placement.plan import ParallelPlan, Prediction, Replica, Stage, StepTime
 from heliostat.placement.solver import solve
@@ -12,7 +13,7 @@ from heliostat.placement.solver import solve
 
 def node(name: str, *speeds: float) -> Node:
     devices = tuple(Device(type="cpu", index=i, memory_bytes=1 << 30, speed=s) for i, s in enumerate(speeds))
-    return Node(node_id=name, devices=devices)
+    return Node.of(name, devices)
 
 
 def cluster(*nodes: Node) -> ClusterSpec:

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from heliostat.cluster.discovery import discover
-from heliostat.cluster.spec import ClusterSpec, Device, Node
+from heliostat.cluster.machine import Device
+from heliostat.cluster.spec import ClusterSpec, Node
 from heliostat.data.versions import DatasetVersion
 from heliostat.errors import TrainingFailure
 from heliostat.placement.workload import StepTiming
@@ -24,7 +25,7 @@ def test_sizes_end_at_an_even_share() -> None:
 
 def test_a_slow_device_is_a_kind_of_its_own_and_types_are_not_compared() -> None:
     devices = tuple(Device(type=kind, index=i, memory_bytes=1) for i, kind in enumerate(["cpu", "cpu", "cpu", "gpu"]))
-    cluster = ClusterSpec(nodes=(Node(node_id="a", devices=devices),), origin="emulated")
+    cluster = ClusterSpec(nodes=(Node.of("a", devices),), origin="emulated")
     timings = [StepTiming(micro_batch_s=0, sample_s=time, optimizer_s=0.01) for time in (1.0, 1.1, 2.0, 9.0)]
     measured, by_kind = classify(cluster, timings, num_samples=100)
     assert measured.count_by_kind() == {"cpu": 2, "cpu@0.50": 1, "gpu": 1}
@@ -36,8 +37,10 @@ def test_a_slow_device_is_a_kind_of_its_own_and_types_are_not_compared() -> None
 def test_all_devices_are_measured_at_once(toy_data: DatasetVersion) -> None:
     cluster = discover(1)
     measured = calibrate(TOY, toy_data, {"width": 32}, cluster=cluster, global_batch=1024, cpus_per_device=1)
-    assert measured.cluster.link is not None
-    assert 0 < measured.cluster.link.time_s(1 << 20) < 1
+    assert measured.cluster.measured is not None
+    curve = measured.cluster.measured.curve("all_reduce", num_ranks=cluster.num_devices)
+    assert curve is not None
+    assert 0 < curve.time_s(1 << 20) < 1
     assert measured.gang_overhead_s is not None
     assert 0 <= measured.gang_overhead_s < 1
     assert set(measured.timings) == set(measured.cluster.count_by_kind())
