@@ -68,12 +68,14 @@ class UserError(HeliostatError, ValueError):
 
 
 class ConfigError(UserError):
-    """An experiment file with mistakes; `mistakes` holds every one as `file:line:col: path: message`."""
+    """A file with mistakes; `mistakes` holds every one as `file:line:col: path: message`."""
 
-    def __init__(self, mistakes: Sequence[str], *, next_step: str | None = None) -> None:
+    def __init__(
+        self, mistakes: Sequence[str], *, subject: str = "the experiment", next_step: str | None = None
+    ) -> None:
         self.mistakes = tuple(mistakes)
         count = len(self.mistakes)
-        title = f"{count} mistake{'s' if count != 1 else ''} in the experiment"
+        title = f"{count} mistake{'s' if count != 1 else ''} in {subject}"
         super().__init__("\n".join([title, *(f"  {mistake}" for mistake in self.mistakes)]), next_step=next_step)
 
 

@@ -11,7 +11,8 @@ ROOT = Path(heliostat.__file__).parent
 FLOORS = (
     ("errors",),
     ("values",),
-    ("references", "document"),
+    ("references", "document", "files"),
+    ("wording",),
     ("cluster",),
     ("placement",),
     ("data",),

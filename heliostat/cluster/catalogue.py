@@ -160,6 +160,7 @@ class Catalogue(Frozen):
         if mistakes:
             raise ConfigError(
                 [": ".join(filter(None, (where(keys), dotted(keys), message))) for keys, message in mistakes],
+                subject="the device types",
                 next_step="compare with a type in heliostat/cluster/catalogue.yaml",
             )
         return catalogue

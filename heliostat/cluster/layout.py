@@ -9,8 +9,8 @@
     fabric:
       levels: [{name: rack, gbit_per_s: 400}, {name: cluster, gbit_per_s: 100, latency_us: 20}]
 
-`unfold` makes the fields of a `ClusterSpec` of it, `fold` the reverse; a fold unfolds to an equal cluster. `machine_row`
-has the rows that a machine is made of.
+`unfold` makes the fields of a `ClusterSpec` of it, `fold` the reverse; a fold unfolds to an equal cluster. The rows of
+a machine are in `machine_row`.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The hardware of one node: its devices, and how they and the NICs are joined. Pure. Equal nodes share one `Machine`."""
+"""The hardware of one node: its devices, and how they and the NICs are joined. Equal nodes share a `Machine`. Pure."""
 
 from collections.abc import Iterable
 from functools import cached_property

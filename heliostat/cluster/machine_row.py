@@ -9,7 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, groupby
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from heliostat.cluster.catalogue import GIB, Catalogue
 from heliostat.cluster.links import PCIE_LATENCY_S, PEER_LATENCY_S, Link, is_peer
@@ -77,6 +85,7 @@ class TopologyRow(Frozen):
     devices: tuple[TopologyDevice, ...]
     nics: tuple[Nic, ...] = ()
     links: dict[str, tuple[tuple[str, str], ...]] = Field(default_factory=dict)
+    """Class of link, as `LinkClass.code` has it -> the pairs it joins."""
     missing: tuple[str, ...] = ()
 
     @classmethod
@@ -95,7 +104,7 @@ class TopologyRow(Frozen):
 
     def topology(self, problem: Mistakes) -> NodeTopology | None:
         """The topology; what is wrong goes to `problem`."""
-        return _topology(self.source, self.devices, self.nics, self.links, self.missing, problem)
+        return _topology(self.source, self.devices, self.nics, self.links, self.missing, ("topology", "links"), problem)
 
 
 class MachineRow(Frozen):
@@ -174,7 +183,7 @@ class MachineRow(Frozen):
                 num_cpus=self.cpus,
                 memory_bytes=self.memory_bytes,
             ), []
-        except ValueError as error:
+        except ValidationError as error:
             return None, [((), _message(error))]
 
     def _devices(self, catalogue: Catalogue, mistakes: Mistakes) -> Iterator[Device]:
@@ -232,6 +241,7 @@ class MachineRow(Frozen):
             ],
             links,
             (),
+            ("links",),
             mistakes,
         )
 
@@ -251,13 +261,14 @@ def _topology(
     nics: Sequence[Nic],
     links: Mapping[str, Sequence[tuple[str, str]]],
     missing: tuple[str, ...],
+    place: Keys,
     mistakes: Mistakes,
 ) -> NodeTopology | None:
     connections: dict[frozenset[str], Connection] = {}
-    names = {one.name for one in (*devices, *nics)}
+    names = {device.name for device in devices} | {nic.name for nic in nics}
     found = len(mistakes)
     for code, pairs in links.items():
-        keys: Keys = ("links", code)
+        keys: Keys = (*place, code)
         link = _link_class(code, keys, mistakes)
         for a, b in pairs if link is not None else ():
             assert link is not None
@@ -305,9 +316,5 @@ def _device_rows(devices: Sequence[Device]) -> Iterator[DeviceRow]:
         expected = members[-1].index + 1
 
 
-def _message(error: ValueError) -> str:
-    return (
-        str(error).splitlines()[0]
-        if not hasattr(error, "errors")
-        else "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
-    )
+def _message(error: ValidationError) -> str:
+    return "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())

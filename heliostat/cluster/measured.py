@@ -4,6 +4,7 @@ A measurement goes before what the catalogue says; the catalogue stays what it i
 """
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -46,6 +47,7 @@ class GroupShape(Frozen):
     num_ranks: PositiveInt
     num_nodes: PositiveInt
     device_type: str
+    """Of mixed groups all types, sorted, with a + between them."""
     link: str
     """The class of the weakest link that the ring crosses: `NV12`, `SYS`, `host` for CPU devices of one node, or the
     fabric level between its nodes; `network` where there are no levels."""
@@ -113,8 +115,19 @@ class Measured(Frozen):
     """By device kind."""
     curves: tuple[Curve, ...] = ()
 
+    def link(self, types: Iterable[str], *, num_nodes: int, link: str) -> Link | None:
+        """What two devices of `types` joined by `link` were measured to get; None if they were not."""
+        name = "+".join(sorted(set(types)))
+        found = [
+            one.line
+            for one in self.curves
+            if one.operation == "send_recv"
+            and one.group == GroupShape(num_ranks=2, num_nodes=num_nodes, device_type=name, link=link)
+        ]
+        return found[0] if found else None
+
     def curve(self, operation: Operation, *, num_ranks: int, num_nodes: int | None = None) -> Curve | None:
-        """The slowest curve of `operation` among groups of that many ranks, and nodes if given; None if there is none."""
+        """The slowest curve of `operation` among groups of that many ranks, and nodes if given. None: not measured."""
         found = [
             one
             for one in self.curves

@@ -28,7 +28,7 @@ class DeviceId(NamedTuple):
     """One device of the cluster."""
 
     node_id: str
-    index: int
+    device_index: int
 
 
 class Node(Frozen):
@@ -153,7 +153,7 @@ class ClusterSpec(Frozen):
     def device(self, where: DeviceId) -> Device:
         """The device at `where`."""
         node = self.by_id[where.node_id]
-        return next(device for device in node.devices if device.index == where.index)
+        return next(device for device in node.devices if device.index == where.device_index)
 
     def count_by_kind(self) -> dict[str, int]:
         """How many devices there are of each kind."""

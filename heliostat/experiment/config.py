@@ -28,7 +28,7 @@ from heliostat.experiment.fields import (
     Uri,
     WeightDecay,
 )
-from heliostat.experiment.wording import explain, place
+from heliostat.wording import explain, place
 from heliostat.references import absolute, did_you_mean, locate
 from heliostat.tune.space import Domain
 

@@ -23,6 +23,7 @@ from typing import IO
 from heliostat.errors import StoreError
 from heliostat.experiment.key import StepKey
 from heliostat.experiment.step import StepResult
+from heliostat.files import write_whole
 from heliostat.values import Frozen, plain
 
 _CAUSES = {
@@ -159,25 +160,6 @@ def _explained(path: Path) -> Iterator[None]:
             causes=[cause] if cause else [],
             next_step=_NEXT,
         ) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, also after a crash."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _read(path: Path) -> Record:

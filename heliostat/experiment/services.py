@@ -16,7 +16,7 @@ from heliostat.cluster.ports import free_ports
 from heliostat.cluster.process import ManagedProcess
 from heliostat.experiment import tracking_store
 from heliostat.experiment.config import ExperimentConfig
-from heliostat.experiment.records import write_whole
+from heliostat.files import write_whole
 from heliostat.serve.endpoint import Endpoint
 from heliostat.values import Frozen
 
