@@ -131,7 +131,7 @@ def unfold_layout(layout: Layout) -> Unfolding:
     if layout.fabric is not None:
         _number_domains(layout.fabric, nodes, result)
         _demand_labels(layout.fabric, nodes, result)
-    if not nodes:
+    if not layout.nodes:
         result.mistakes.append((("nodes",), "there is no node"))
     _refuse_twins(nodes, result)
     levels = tuple(level.level() for level in layout.fabric.levels) if layout.fabric else ()

@@ -35,4 +35,4 @@ class RateRow(Frozen):
     @property
     def latency(self) -> float | None:
         """Seconds; None where none is given."""
-        return self.latency_s if self.latency_us is None else self.latency_us * 1e-6
+        return self.latency_s if self.latency_us is None else self.latency_us / 1e6

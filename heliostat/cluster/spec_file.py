@@ -116,8 +116,8 @@ def _with_topology(keys: tuple[str, str], row: Any, document: Document, mistakes
     try:
         topology = read_topology(origin.directory / row["topology"])
     except UserError as error:
-        got = f"{error.what} ({error.where})" if error.where else error.what
-        mistakes.append(Mistake(origin=origin, keys=(*keys, "topology"), message=got))
+        message = "".join((error.what, f", got {error.got}" if error.got else "", f" ({error.where})"))
+        mistakes.append(Mistake(origin=origin, keys=(*keys, "topology"), message=message))
         return rest
     return {**rest, "topology": TopologyRow.of(topology).model_dump()}
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from heliostat.errors import UserError
 from heliostat.references import did_you_mean
@@ -76,10 +76,8 @@ class LinkClass(Frozen):
         match = _CODE.fullmatch(code)
         if match is None or (match["num_links"] and match["kind"] not in {LinkKind.NVLINK, LinkKind.XGMI}):
             kinds = [str(kind) for kind in LinkKind if kind is not LinkKind.SELF]
-            raise ValueError(
-                f"there is no class of link '{code}'{did_you_mean(code, kinds)}: write one of "
-                f"{', '.join(kinds)}, NV and XGMI with a number of links behind"
-            )
+            words = f"write NV or XGMI with the number of links behind it, or {', '.join(kinds[2:])}"
+            raise ValueError(f"there is no class of link '{code}'{did_you_mean(code, kinds)}: {words}")
         return cls.model_validate({name: value for name, value in match.groupdict().items() if value is not None})
 
     @property
@@ -150,6 +148,11 @@ class NodeTopology(Frozen):
     links: tuple[Connection, ...] = ()
     missing: tuple[str, ...] = Field(default=())
     """What the source lacks, one thing an entry; empty when it is complete."""
+
+    @field_validator("links")
+    @classmethod
+    def _in_order(cls, links: tuple[Connection, ...]) -> tuple[Connection, ...]:
+        return tuple(sorted(links, key=lambda one: (one.link.closeness, one.a, one.b)))
 
     @model_validator(mode="after")
     def _is_a_graph(self) -> Self:
