@@ -12,6 +12,8 @@ from heliostat.values import Frozen
 
 NVLINK_EFFICIENCY = 0.8
 """NCCL 2.28 graph/topo.h counts 20.0 of 25 GB/s per link on V100 and A100, 20.6 on H100, 40.1 of 50 on B200."""
+IN_SWITCH_EFFICIENCY = {4: 0.85, 5: 0.74}
+"""Part of the rate at which switches of that NVLink generation reduce: NCCL 2.28 graph/tuning.cc nvlsEfficiency."""
 XGMI_EFFICIENCY = 0.75
 """All-reduce of two MI300X: 47.7 of 64 GB/s (reference/topology/allreduce_busbw_measured.csv)."""
 PCIE_3_BYTES_PER_S = 12e9

@@ -85,6 +85,18 @@ class Network:
             rates += self._outside(by_node, devices)
         return min(rate for rate in rates if rate is not None)
 
+    def all_reduce_bytes_per_s(self, devices: Sequence[DeviceId]) -> float:
+        """Bus bandwidth of an all-reduce among `devices`: more than of other collectives where switches do the sums.
+
+        Raises:
+            UserError: nothing tells how they are joined.
+        """
+        rate = self.collective_bytes_per_s(devices)
+        if len({device.node_id for device in devices}) > 1:
+            return rate
+        wiring = self._wirings[devices[0].node_id]
+        return wiring.all_reduce_bytes_per_s([device.device_index for device in devices]) or rate
+
     def islands(self) -> tuple[IslandOf, ...]:
         """Every device in exactly one island, node by node."""
         return tuple(island for node in self.cluster.nodes for island in _islands(node))

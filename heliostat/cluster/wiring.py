@@ -10,6 +10,7 @@ from itertools import combinations
 
 from heliostat.cluster.catalogue import DeviceType
 from heliostat.cluster.links import (
+    IN_SWITCH_EFFICIENCY,
     NETWORK_EFFICIENCY,
     PCIE_LATENCY_S,
     Link,
@@ -64,6 +65,21 @@ class Wiring:
         direct = min_cut(indices, self._direct_capacities(indices))
         ring = _weakest_of_tree(indices, self.links)
         return max((rate for rate in (direct, ring) if rate), default=None)
+
+    def all_reduce_bytes_per_s(self, indices: Sequence[int]) -> float | None:
+        """Bus bandwidth of an all-reduce: `collective_bytes_per_s`, or more where NVSwitches do the sums.
+
+        A switch that reduces takes each byte once and gives it back once, which a ring does 2 (n - 1) / n times. As bus
+        bandwidth it is that much more, less the switch's efficiency and (n - 1) / n; the last because it agrees with the
+        rows of reference/topology/allreduce_busbw_measured.csv within 6 % (benchmarks/ring_bandwidth.py).
+        """
+        ring = self.collective_bytes_per_s(indices)
+        peer_links = [self._types[self.machine.by_index[index].type].peer_links for index in indices]
+        efficiencies = [IN_SWITCH_EFFICIENCY.get(one.generation or 0, 0.0) if one else 0.0 for one in peer_links]
+        if ring is None or not min(efficiencies) or not all(map(self._overbooked, indices)):
+            return ring
+        others = (len(indices) - 1) / len(indices)
+        return max(ring, ring * min(efficiencies) * others * 2 * others)
 
     def egress_bytes_per_s(self, indices: Sequence[int]) -> float | None:
         """What the devices `indices` together send out of the node over their NICs; None where no speed is known."""
