@@ -13,8 +13,8 @@ test: $(READY) lint types
 	$(VENV)/bin/python -m pytest
 
 lint: $(READY)
-	$(VENV)/bin/ruff format --check heliostat examples tests
-	$(VENV)/bin/ruff check heliostat examples tests
+	$(VENV)/bin/ruff format --check heliostat examples tests benchmarks
+	$(VENV)/bin/ruff check heliostat examples tests benchmarks
 
 types: $(READY)
 	$(VENV)/bin/mypy

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
+from heliostat.cluster.emulated_node import EMULATED_LABEL
 from heliostat.errors import ServiceError
 
 
@@ -34,6 +36,13 @@ def connect(address: str, *, env: Mapping[str, str], code_paths: Sequence[str]) 
             causes=("no cluster runs there: start one with `ray start --head`", "its Ray version or token differs"),
             next_step="ray status",
         ) from error
+
+
+def origin() -> Literal["live", "emulated"]:
+    """Whether the joined cluster is real: an emulated one has a node that says so."""
+    import ray
+
+    return "emulated" if any(EMULATED_LABEL in node["Labels"] for node in ray.nodes()) else "live"
 
 
 def disconnect() -> None:

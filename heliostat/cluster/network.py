@@ -1,7 +1,7 @@
-"""How fast bytes go between devices of a cluster: any two of them, or a set that works together. Pure.
+"""How fast bytes go between devices of a cluster: any two, or a set that works together. Pure.
 
-Inside a node `wiring` tells. Between nodes it is what was measured, else the least of their NICs and of the fabric level
-where they meet.
+Inside a node `wiring` tells. Between nodes it is what was measured, else the least of their NICs and of the level of
+the fabric where they meet.
 """
 
 from collections.abc import Iterator, Sequence

@@ -10,13 +10,12 @@ import psutil
 from pydantic import Field
 
 from heliostat.cluster import nvml, sysfs
+from heliostat.cluster.emulated_node import VARIABLE
 from heliostat.cluster.nvml_record import NvmlRecord
 from heliostat.cluster.sysfs import SysfsRecord
 from heliostat.errors import ServiceError, UserError
 from heliostat.values import Frozen
 
-EMULATED_NODE = "HELIOSTAT_EMULATED_NODE"
-"""Environment variable of an emulated node's processes: the JSON file that says what the node pretends to be."""
 _PACKAGES = {
     "heliostat": ("heliostat",),
     "ray": ("ray",),
@@ -41,6 +40,8 @@ class NodeReport(Frozen):
     pci: SysfsRecord = Field(default_factory=SysfsRecord)
     errors: tuple[str, ...] = ()
     """What could not be asked, and why."""
+    visible_devices: str | None = None
+    """CUDA_VISIBLE_DEVICES of the node's raylet: what Ray may hand out of its GPUs; None where it is not set."""
     emulates: str = ""
     """The description of the node that this one pretends to be; then nothing of its own hardware is told but its CPUs
     and memory."""
@@ -59,7 +60,7 @@ def probe(root: Path = sysfs.SYS) -> NodeReport:
         num_cpus=os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
     )
-    description = os.environ.get(EMULATED_NODE)
+    description = os.environ.get(VARIABLE)
     if description:
         return report.model_copy(update={"emulates": _read_description(description)})
     gpus, errors = _ask_driver()
@@ -94,7 +95,7 @@ def _read_description(path: str) -> str:
             "the description of this emulated node cannot be read",
             where=path,
             got=str(error),
-            causes=(f"{EMULATED_NODE} is set by hand", "the emulation was stopped while the node was asked"),
+            causes=(f"{VARIABLE} is set by hand", "the emulation was stopped while the node was asked"),
         ) from error
 
 

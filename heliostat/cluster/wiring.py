@@ -70,8 +70,8 @@ class Wiring:
         """Bus bandwidth of an all-reduce: `collective_bytes_per_s`, or more where NVSwitches do the sums.
 
         A switch that reduces takes each byte once and gives it back once, which a ring does 2 (n - 1) / n times. As bus
-        bandwidth it is that much more, less the switch's efficiency and (n - 1) / n; the last because it agrees with the
-        rows of reference/topology/allreduce_busbw_measured.csv within 6 % (benchmarks/ring_bandwidth.py).
+        bandwidth it is that much more, less the switch's efficiency and (n - 1) / n; the last is there because it then
+        agrees with reference/topology/allreduce_busbw_measured.csv within 6 % (benchmarks/ring_bandwidth.py).
         """
         ring = self.collective_bytes_per_s(indices)
         peer_links = [self._types[self.machine.by_index[index].type].peer_links for index in indices]

@@ -15,10 +15,11 @@ from heliostat.train import telemetry
 def recorded(run: Callable[[StepContext], StepResult], context: StepContext) -> StepResult:
     """Call `run` inside a child run of the experiment's run; the result says which (`run_id`).
 
-    `context.extra` brings `tracking_uri` and `parent_run`, and takes `run_id` along to the step.
+    `context.extra` brings `tracking_uri` and `parent_run`, and takes `run_id` along to the step;
+    `tags` are for the child run.
     """
     tracker = Tracker(context.extra["tracking_uri"])
-    run_id = tracker.open_step(context.extra["parent_run"], context.step, tags={})
+    run_id = tracker.open_step(context.extra["parent_run"], context.step, tags=context.extra["tags"])
     try:
         tracker.log_params(run_id, context.options)
         result = run(replace(context, extra={**context.extra, "run_id": run_id}))

@@ -126,8 +126,17 @@ class _Run:
         from heliostat.experiment.recording import recorded
 
         tracking_uri = self._ensure_services()
-        extra = {"tracking_uri": tracking_uri, "parent_run": self._run_id, "store": str(self._store.root)}
+        extra = {
+            "tracking_uri": tracking_uri,
+            "parent_run": self._run_id,
+            "store": str(self._store.root),
+            "tags": self._tags(),
+        }
         return submit_to_ray(replace(step, run=partial(recorded, step.run)), replace(context, extra=extra))
+
+    def _tags(self) -> dict[str, str]:
+        """What every MLflow run of this run must say."""
+        return {"heliostat.cluster": self._services.origin}
 
     def _ensure_services(self) -> str:
         """Have Ray, MLflow and this run's own MLflow run; give MLflow's address."""
@@ -136,7 +145,7 @@ class _Run:
             config = self._experiment.config
             self._tracker = Tracker(self._services.ensure())
             values = config.model_dump(mode="json", by_alias=True)
-            self._run_id = self._tracker.open_run(config.name, config.name, config=values, tags={})
+            self._run_id = self._tracker.open_run(config.name, config.name, config=values, tags=self._tags())
         return self._tracker.uri
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from heliostat.cluster import local
-from heliostat.cluster.connection import connect, disconnect
+from heliostat.cluster.connection import connect, disconnect, origin
 from heliostat.cluster.local import LocalRay
 from heliostat.cluster.ports import free_ports
 from heliostat.cluster.process import ManagedProcess
@@ -46,6 +46,13 @@ class Session(Frozen):
             session = session.model_copy(update={"tracking": None})
         return session.model_copy(update={"ray": None, "address": None, "endpoint": None}) if ray_gone else session
 
+    def save(self, store: Path) -> None:
+        """Write it down, or take away the note where there is nothing to say."""
+        if self == Session():
+            (store / "session.json").unlink(missing_ok=True)
+        else:
+            write_whole(store / "session.json", self.model_dump_json(indent=2))
+
     @property
     def empty(self) -> bool:
         """Whether nothing is up."""
@@ -55,9 +62,9 @@ class Session(Frozen):
         """What is up, a line each."""
         lines = []
         if self.ray is not None:
-            lines += [
-                f"Ray       {self.ray.dashboard_url}  (pid {self.ray.keeper.pid}, token in {self.ray.token_path})"
-            ]
+            emulated = f"EMULATED: {len(self.ray.raylets)} nodes, " if self.ray.raylets else ""
+            known = f"{emulated}pid {self.ray.keeper.pid}, token in {self.ray.token_path}"
+            lines += [f"Ray       {self.ray.dashboard_url}  ({known})"]
         elif self.address is not None:
             lines += [f"Ray       {self.address}  (not ours)"]
         if self.tracking is not None:
@@ -108,6 +115,11 @@ class Services:
         self._write(address=address)
         return address
 
+    @property
+    def origin(self) -> str:
+        """Whether the joined cluster is `live` or `emulated`."""
+        return origin()
+
     def note_endpoint(self, endpoint: Endpoint) -> None:
         """Write down a deployment."""
         self._write(endpoint=endpoint)
@@ -124,13 +136,11 @@ class Services:
         self._connected = False
 
     def _start_ray(self) -> LocalRay:
-        from heliostat.serve.deploy import serve_environment
-
         temp_dir = local.make_temp_dir()
         started = local.start(
             num_cpus=local_cpus(),
             temp_dir=temp_dir,
-            env={**serve_environment(temp_dir), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": HEALTH_CHECK_INTERVAL_S},
+            env=ray_environment(temp_dir),
             token_path=self._store / "ray-token",
             log=self._store / "logs" / "ray.log",
         )
@@ -139,7 +149,7 @@ class Services:
 
     def _write(self, **changes: object) -> None:
         self.session = self.session.model_copy(update={"experiment": self._config.name, **changes})
-        write_whole(self._store / "session.json", self.session.model_dump_json(indent=2))
+        self.session.save(self._store)
 
 
 def stop(store: Path, *, connected: bool = False) -> Session:
@@ -166,6 +176,13 @@ def _undeploy(session: Session, *, connected: bool) -> None:
         connect(session.address, env={}, code_paths=())
     undeploy(session.endpoint)
     disconnect()
+
+
+def ray_environment(temp_dir: str) -> dict[str, str]:
+    """Variables for every process of a Ray cluster of our own, whose temporary folder is `temp_dir`."""
+    from heliostat.serve.deploy import serve_environment
+
+    return {**serve_environment(temp_dir), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": HEALTH_CHECK_INTERVAL_S}
 
 
 def local_cpus() -> int:

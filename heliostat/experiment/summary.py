@@ -66,7 +66,9 @@ class Summary:
         predicted_s, measured_s = chosen.prediction.step.total_s, report.step_time_s
         rows = ", ".join(f"{split} {count:,}" for split, count in version.num_rows.items())
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in version.dropped.items()) or "none"
+        emulated = {"cluster": "EMULATED: no figure below is of the hardware that the plan names"}
         return {
+            **(emulated if chosen.cluster_origin == "emulated" else {}),
             "data version": f"{version.id} ({rows}; rows left out: {dropped})",
             "plan": chosen.reason,
             "placement": train.placement_of(results["train"]).describe(),

@@ -3,7 +3,7 @@
 A group is granted whole or not at all, so two gangs cannot hold each other's devices and wait for ever.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ray
@@ -22,6 +22,13 @@ def label_selectors(placement: Placement) -> list[dict[str, str]]:
     return [{NODE_ID_LABEL: rank.node_id} for rank in placement.ranks]
 
 
+def resources(device_kinds: Iterable[str], cpus_per_rank: float) -> dict[str, float]:
+    """What every rank on devices of these kinds asks Ray for: its cores, and its GPU where they are GPUs."""
+    on_gpus = {not kind.startswith("cpu") for kind in device_kinds}
+    assert len(on_gpus) == 1, "a plan has either GPUs or cores: Ray Train gives all workers the same"
+    return {"CPU": cpus_per_rank, **({"GPU": 1.0} if on_gpus.pop() else {})}
+
+
 @contextmanager
 def reserve(placement: Placement, cpus_per_rank: float) -> Iterator[PlacementGroup]:
     """Hold the devices of `placement` for the length of a `with` block.
@@ -31,7 +38,8 @@ def reserve(placement: Placement, cpus_per_rank: float) -> Iterator[PlacementGro
 
     """
     group = placement_group(
-        [{"CPU": cpus_per_rank}] * len(placement.ranks), bundle_label_selector=label_selectors(placement)
+        [resources((rank.device_kind for rank in placement.ranks), cpus_per_rank)] * len(placement.ranks),
+        bundle_label_selector=label_selectors(placement),
     )
     try:
         if not group.wait(GRANT_TIMEOUT_S):

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from heliostat.cluster.spec import Origin
 from heliostat.values import Frozen
 
 
@@ -67,6 +68,8 @@ class ParallelPlan(Frozen):
     """The split of one workload over one cluster's devices, its prediction, and why it was chosen."""
 
     workload: str
+    cluster_origin: Origin
+    """What the plan was made for; with `emulated`, no figure in it says anything of the hardware it names."""
     global_batch: PositiveInt
     stages: tuple[Stage, ...] = Field(min_length=1)
     schedule: Literal["none", "gpipe", "1f1b", "interleaved", "zero-bubble"] = "none"

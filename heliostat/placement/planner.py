@@ -131,6 +131,7 @@ def _as_plan(
 ) -> ParallelPlan:
     return ParallelPlan(
         workload=workload.name,
+        cluster_origin=cluster.origin,
         global_batch=constraints.global_batch,
         stages=(Stage(first_block=0, end_block=len(workload.blocks), replicas=replicas),),
         prediction=predict(workload, cluster, replicas),

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from heliostat.cluster.measured import Curve, GroupShape, Measured
 from heliostat.cluster.spec import ClusterSpec
 from heliostat.data.versions import DatasetVersion
-from heliostat.placement.gang import reserve
+from heliostat.placement.gang import reserve, resources
 from heliostat.placement.placement import Placement, RankPlacement
 from heliostat.placement.workload import StepTiming
 from heliostat.train.evaluate import tensors_of
@@ -73,6 +73,7 @@ def calibrate(
             ray.remote(_Probe)
             .options(
                 num_cpus=cpus_per_device,
+                num_gpus=resources((rank.device_kind,), cpus_per_device).get("GPU", 0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(gang, placement_group_bundle_index=rank.rank),
             )
             .remote(rank.rank, shape, cpus_per_device)

@@ -47,13 +47,16 @@ def launch(job: TrainJob, placement_for: Callable[[], Placement], cpus_per_rank:
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_INTERVAL_S)
     num_ranks = job.plan.num_ranks
+    kinds = (replica.device_kind for stage in job.plan.stages for replica in stage.replicas)
+    resources = gang.resources(kinds, cpus_per_rank)
     trainer = TorchTrainer(
         _train,
         train_loop_config={"job": job.model_dump_json(), "num_threads": cpus_per_rank},
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ScalingConfig(
             num_workers=num_ranks,
-            resources_per_worker={"CPU": cpus_per_rank},
+            use_gpu="GPU" in resources,
+            resources_per_worker=resources,
             label_selector=[{} for _ in range(num_ranks)],
         ),
         run_config=RunConfig(

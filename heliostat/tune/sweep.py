@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 
 from heliostat.errors import HeliostatError, TrainingFailure
+from heliostat.placement import gang
 from heliostat.train import telemetry
 from heliostat.train.job import TrainJob
 from heliostat.train.loop import execute
@@ -85,8 +86,10 @@ def _run(
     trainable = tune.with_parameters(
         _trial, jobs=list(jobs), samples=list(samples), num_threads=settings.cpus_per_trial
     )
+    kinds = {replica.device_kind for stage in jobs[0].plan.stages for replica in stage.replicas}
+    resources = gang.resources(kinds, settings.cpus_per_trial)
     tune.Tuner(
-        tune.with_resources(trainable, {"cpu": settings.cpus_per_trial}),
+        tune.with_resources(trainable, {name.lower(): amount for name, amount in resources.items()}),
         param_space={"index": tune.grid_search(list(left))},
         tune_config=tune.TuneConfig(
             metric=settings.metric,

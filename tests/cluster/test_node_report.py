@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from heliostat.cluster import nvml
-from heliostat.cluster.node_report import EMULATED_NODE, NodeReport, probe
+from heliostat.cluster.emulated_node import VARIABLE
+from heliostat.cluster.node_report import NodeReport, probe
 from heliostat.cluster.nvml_record import NvmlRecord
 from heliostat.cluster.sysfs import SysfsRecord
 from heliostat.errors import ServiceError, UserError
@@ -61,14 +62,14 @@ def test_an_emulated_node_tells_its_description_and_nothing_of_its_own_devices(
 ) -> None:
     description = tmp_path / "node.json"
     description.write_text(json.dumps({"machine": "8 x V100"}))
-    monkeypatch.setenv(EMULATED_NODE, str(description))
+    monkeypatch.setenv(VARIABLE, str(description))
     report = probe()
     assert json.loads(report.emulates) == {"machine": "8 x V100"}
     assert (report.gpus, report.pci) == (None, SysfsRecord())
 
 
 def test_an_emulated_node_without_its_description(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(EMULATED_NODE, str(tmp_path / "gone.json"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "gone.json"))
     with pytest.raises(UserError, match="cannot be read") as caught:
         probe()
     assert caught.value.where == str(tmp_path / "gone.json")

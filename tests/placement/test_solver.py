@@ -28,7 +28,14 @@ def plan(*replicas: tuple[str, int]) -> ParallelPlan:
     )
     prediction = Prediction(step=StepTime(compute_s=1, sync_s=0), memory_bytes=(1,) * len(replicas))
     total = sum(n for _, n in replicas)
-    return ParallelPlan(workload="model", global_batch=total, stages=(stage,), prediction=prediction, reason="")
+    return ParallelPlan(
+        workload="model",
+        cluster_origin="emulated",
+        global_batch=total,
+        stages=(stage,),
+        prediction=prediction,
+        reason="",
+    )
 
 
 def test_a_small_gang_takes_the_fullest_node_that_holds_it() -> None:

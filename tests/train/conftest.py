@@ -63,6 +63,7 @@ def make_job(toy_data: DatasetVersion, tmp_path: Path) -> MakeJob:
             data=toy_data,
             plan=ParallelPlan(
                 workload="Toy",
+                cluster_origin="live",
                 global_batch=BATCH,
                 stages=(Stage(first_block=0, end_block=1, replicas=replicas),),
                 prediction=Prediction(step=StepTime(compute_s=0, sync_s=0), memory_bytes=(0,) * len(replicas)),

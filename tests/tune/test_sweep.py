@@ -39,6 +39,7 @@ def base(tmp_path: Path) -> TrainJob:
         data=data,
         plan=ParallelPlan(
             workload="Toy",
+            cluster_origin="live",
             global_batch=24,
             stages=(Stage(first_block=0, end_block=1, replicas=replicas),),
             prediction=Prediction(step=StepTime(compute_s=0, sync_s=0), memory_bytes=(0, 0)),
