@@ -168,7 +168,8 @@ def _check(config: ExperimentConfig, services: Services) -> None:
 def _cluster_facts(config: ExperimentConfig, services: Services) -> Mapping[str, str]:
     """What a plan depends on: known without Ray for a local cluster, asked of the cluster otherwise."""
     cpus = config.cluster.cpus_per_device
-    if config.cluster.address == "local":
+    emulation = services.session.ray is not None and services.session.ray.raylets
+    if config.cluster.address == "local" and not emulation:
         host = f"{platform.machine()} {platform.node()}"
         return {"cluster": f"local, {local_cpus() // cpus} devices of {cpus} cores, {host}"}
     from heliostat.cluster.discovery import discover

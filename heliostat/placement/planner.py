@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from pydantic import PositiveInt
 
-from heliostat.cluster.spec import ClusterSpec, Device
+from heliostat.cluster.machine import Device
+from heliostat.cluster.spec import ClusterSpec
 from heliostat.errors import PlanError
 from heliostat.placement.cost import predict, replica_memory_bytes
 from heliostat.placement.plan import ParallelPlan, Refusal, Replica, Stage
