@@ -16,6 +16,7 @@ import psutil
 from heliostat.cluster import local
 from heliostat.cluster.emulated_node import EMULATED_LABEL, NODE_LABEL, VARIABLE, EmulatedNode, slowdowns_of
 from heliostat.cluster.local import LocalRay, NodeStart
+from heliostat.cluster.machine import Machine
 from heliostat.cluster.spec import ClusterSpec, Node
 from heliostat.errors import UserError
 
@@ -24,17 +25,11 @@ HOST_LABEL, ISLAND_LABEL = "heliostat.io/host", "heliostat.io/island"
 OBJECT_STORE_BYTES = 256 << 20
 """Shared memory that a raylet may fill, at most."""
 RAYLET_BYTES = 400 << 20
-"""What a raylet with one idle worker takes: 2.0 GiB were measured for a head and four of them."""
+"""What a node with two idle workers takes: 357 MiB were measured, memory that processes share counted once."""
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 """As Ray 2.60 takes them, ray/_private/label_utils.py."""
-_RAY_LABELS = "ray.io/"
-"""What Ray itself says of a node begins so; a spec that was discovered has such labels."""
-_QUICK = {
-    # a lost node is dead after 5 checks, the rest of a second each; an answer may take 10 s, as is Ray's default
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_prestart_worker_first_driver": "0",  # else each node starts a worker for each of its cores
-}
+_QUICK_TO_MISS = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000"}
+"""A node is dead when it missed 5 checks; 3 s lie between them by default. An answer may still take 10 s."""
 
 
 def start(
@@ -73,7 +68,7 @@ def start(
     head = local.start(
         num_cpus=0,
         temp_dir=temp_dir,
-        env={**_QUICK, **env},
+        env={**_QUICK_TO_MISS, **env},
         token_path=token_path,
         log=log_dir / "ray.log",
         options=("--num-gpus=0",),
@@ -125,13 +120,20 @@ def by_island(spec: ClusterSpec) -> ClusterSpec:
 
 
 def _islands(node: Node) -> Iterator[Node]:
-    machine = node.machine
-    whole = {device.index for device in machine.devices}
-    members = [set(island.devices) for island in machine.topology.islands()] if machine.topology else []
-    parts = [{index for index in whole if machine.end(index) in names} for names in members] or [whole]
-    for number, indices in enumerate(filter(None, parts)):
+    for number, indices in enumerate(_members(node.machine)):
         labels = {**node.labels, HOST_LABEL: node.node_id, ISLAND_LABEL: str(number)}
         yield node.part(indices).model_copy(update={"node_id": f"{node.node_id}.{number}", "labels": labels})
+
+
+def _members(machine: Machine) -> list[set[int]]:
+    """The indices of the devices of each island that has any; all devices where nobody told how they are joined."""
+    if machine.topology is None:
+        return [{device.index for device in machine.devices}]
+    islands = (
+        {device.index for device in machine.devices if machine.end(device.index) in island.devices}
+        for island in machine.topology.islands()
+    )
+    return [indices for indices in islands if indices]
 
 
 def _check(spec: ClusterSpec) -> None:
@@ -157,18 +159,13 @@ def _node_start(node: EmulatedNode, temp_dir: Path, *, env: Mapping[str, str], l
     description.write_text(node.model_dump_json())
     devices = node.machine.devices
     gpus = [str(device.index) for device in devices if device.type != "cpu"]
-    told = {key: value for key, value in node.labels.items() if not key.startswith(_RAY_LABELS)}
-    labels = {**told, NODE_LABEL: node.node_id, EMULATED_LABEL: "true"}
+    labels = {**node.labels, NODE_LABEL: node.node_id, EMULATED_LABEL: "true"}
     return NodeStart(
         name=node.node_id,
         options=(
             *(f"--num-cpus={cpus * len(devices)}", f"--num-gpus={len(gpus)}"),
-            *(f"--object-store-memory={OBJECT_STORE_BYTES}", f"--labels={_written(labels)}"),
+            *(f"--object-store-memory={OBJECT_STORE_BYTES}", f"--labels={','.join(map('='.join, labels.items()))}"),
         ),
         env={**env, VARIABLE: str(description), "CUDA_VISIBLE_DEVICES": ",".join(gpus)},
         log=log_dir / f"ray-{node.node_id}.log",
     )
-
-
-def _written(labels: Mapping[str, str]) -> str:
-    return ",".join(f"{key}={value}" for key, value in labels.items())

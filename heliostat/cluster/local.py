@@ -28,8 +28,8 @@ from heliostat.values import Frozen
 
 START_TIMEOUT_S = 90.0
 """6 s on two idle cores; a loaded machine takes ten times that."""
-NUM_STARTING = 4
-"""Nodes that start at once: each takes 5 s of a core, and Ray gives up on one that takes 30 s."""
+NUM_STARTING = max(4, os.cpu_count() or 1)
+"""Nodes that start at once: each takes 4 s of a core, and Ray gives up on one that takes 30 s."""
 _FIRST_NODE = IPv4Address("127.0.0.2")
 """Every node beside the head has an address of its own; Linux takes all of 127.0.0.0/8 for this machine."""
 _OPTIONS = ("--block", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from heliostat.errors import TrainingFailure, UserError
 from heliostat.train import group
 from heliostat.train.gradients import GradientSum
+from heliostat.train.slowdown import Repeater, factor_here
 from heliostat.train.task import Batch, Task, Tensors
 
 
@@ -52,6 +53,7 @@ class Replica:
         if not parameters:
             raise UserError(f"the model of {type(task).__name__} has no trainable parameter")
         self._gradients = GradientSum(parameters)
+        self._repeater = Repeater(factor_here(), self.model)
         self.optimizer = torch.optim.AdamW(parameters, weight_decay=weight_decay, fused=True)
 
     def step(
@@ -101,7 +103,12 @@ class Replica:
         return own, totals, works
 
     def _loss(self, part: Batch, number: int, totals: Tensor) -> Tensor:
-        loss, count = loss_of(self.task, self.model, part, where=f"step {number}, rank {group.rank()}")
+        where = f"step {number}, rank {group.rank()}"
+        self._repeater.repeat(
+            len(next(iter(part.values()))),
+            lambda num_rows: loss_of(self.task, self.model, select(part, slice(num_rows)), where=where)[0],
+        )
+        loss, count = loss_of(self.task, self.model, part, where=where)
         count = count.item() if isinstance(count, Tensor) and count.numel() == 1 else count
         if not (isinstance(count, int | float) and math.isfinite(count) and count > 0):
             got = f"a count that is {_shown(count)}"
