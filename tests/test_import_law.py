@@ -30,6 +30,7 @@ RAY_ROOMS = {
     "data/parts.py",
     "data/prepare.py",
     "train/calibrate.py",
+    "train/calibrate_cluster.py",
     "train/launcher.py",
     "tune/sweep.py",
     "serve/deploy.py",

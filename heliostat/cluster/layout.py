@@ -154,7 +154,7 @@ def fold(
     measured: Measured | None,
 ) -> dict[str, Any]:
     """A cluster as plain data, equal machines once, neighbours that differ in their names alone in one row."""
-    names = _machine_names(nodes)
+    names = machine_names(nodes)
     data: dict[str, Any] = {
         "origin": origin,
         "machines": {name: MachineRow.of(machine).written() for machine, name in names.items()},
@@ -253,7 +253,7 @@ def _refuse_twins(nodes: Sequence[tuple[Keys, dict[str, Any]]], result: Unfoldin
             owners.setdefault((what, name), f"{keys[0]}[{keys[1]}]")
 
 
-def _machine_names(nodes: Sequence["Node"]) -> dict[Machine, str]:
+def machine_names(nodes: Sequence["Node"]) -> dict[Machine, str]:
     """Every different machine and its name, numbered where two of them have one."""
     names: dict[Machine, str] = {}
     for node in nodes:

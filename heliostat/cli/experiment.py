@@ -1,45 +1,21 @@
-"""The command line: it parses, calls and prints, and turns errors into exit codes.
+"""Experiments: run one, check it, and look at what it left."""
 
-0: done. 1: something failed. 2: something to change before trying again. 130: interrupted.
-"""
-
-import json
-import sys
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heliostat.errors import HeliostatError
+from heliostat.cli.common import DEFAULT_STORE, Json, Store, print_json
 
 if TYPE_CHECKING:
     from heliostat.experiment.summary import Summary
 
-app = typer.Typer(
-    name="heliostat",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer()
 
 Config = Annotated[Path, typer.Argument(help="The experiment file.", show_default=False)]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="A.B=C", help="Replace one value of the file; may be given many times.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Store = Annotated[Path, typer.Option("--store", help="The store directory.")]
-DEFAULT_STORE = Path(".heliostat")
-
-DEBUG = "--debug"
-"""Understood anywhere on the line, because it is typed after a command has failed."""
-
-
-@app.callback()
-def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: FBT002
-) -> None:
-    """One experiment file in: data, plan, training, search, registry and an HTTP endpoint out."""
 
 
 @app.command()
@@ -54,7 +30,7 @@ def run(
 
     def report(summary: "Summary") -> None:
         if as_json:
-            _print_json(summary.as_json())
+            print_json(summary.as_json())
         else:
             summary.show()
 
@@ -75,7 +51,7 @@ def schema() -> None:
     """Print the JSON Schema of experiment files, for editors."""
     from heliostat.experiment.config import json_schema
 
-    _print_json(json_schema())
+    print_json(json_schema())
 
 
 @app.command()
@@ -85,7 +61,7 @@ def status(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:  # noqa
 
     session = Session.load(store)
     if as_json:
-        _print_json(session.model_dump(mode="json"))
+        print_json(session.model_dump(mode="json"))
     else:
         typer.echo(session.describe())
 
@@ -113,31 +89,8 @@ def lineage(
 
     found = walk(tracking_uri or local_uri(store), model)
     if as_json:
-        _print_json(found.model_dump(mode="json"))
+        print_json(found.model_dump(mode="json"))
     else:
         from rich.console import Console
 
         Console().print(render(found))
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))
-
-
-def main() -> None:
-    """Run the command line and exit."""
-    sys.exit(invoke(sys.argv[1:]))
-
-
-def invoke(arguments: list[str]) -> int:
-    """Run one command and give its exit code; errors are printed to stderr, with a traceback only for --debug."""
-    try:
-        app([argument for argument in arguments if argument != DEBUG], prog_name="heliostat")
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    except HeliostatError as error:
-        if DEBUG in arguments:
-            traceback.print_exc()
-        typer.secho(f"error: {error}", err=True, fg="red")
-        return error.exit_code
-    raise AssertionError("typer ends every command by SystemExit")

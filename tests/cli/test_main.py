@@ -1,6 +1,7 @@
 """The command line is a contract: commands, options and exit codes change only on purpose."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -15,16 +16,24 @@ COMMANDS = {
     "status": {"--store", "--json"},
     "down": {"--store"},
     "lineage": {"model", "--store", "--tracking-uri", "--json"},
+    "cluster show": {"spec", "--address", "--store", "--cpus-per-device", "--json", "--yaml", "--png"},
+    "cluster doctor": {"spec", "--address", "--store", "--json"},
+    "cluster calibrate": {"--address", "--store", "--out", "--cpus-per-device", "--json"},
+    "cluster emulate": {"spec", "--store", "--islands", "--slowdown"},
 }
 
 
+def options(command: Any, name: str = "") -> dict[str, set[str]]:
+    """The options of `command`, or of every command below it."""
+    if hasattr(command, "commands"):
+        below = [options(one, f"{name} {key}".strip()) for key, one in command.commands.items()]
+        return {key: found for one in below for key, found in one.items()}
+    return {name: {parameter.opts[0] for parameter in command.params if parameter.name != "help"}}
+
+
 def test_commands_and_options_are_these() -> None:
-    group = typer.main.get_command(app)
-    found = {
-        name: {parameter.opts[0] for parameter in command.params if parameter.name != "help"}
-        for name, command in group.commands.items()  # type: ignore[attr-defined]
-    }
-    assert found == COMMANDS
+    group: Any = typer.main.get_command(app)
+    assert options(group) == COMMANDS
     assert {parameter.opts[0] for parameter in group.params} >= {"--debug"}
 
 

@@ -1,0 +1,1 @@
+"""A cluster for people to look at: words, tables, pictures. Pure."""
