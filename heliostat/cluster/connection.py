@@ -1,11 +1,15 @@
 """Joining a Ray cluster, and leaving it. Ray is imported only then."""
 
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from heliostat.cluster.emulated_node import EMULATED_LABEL
 from heliostat.errors import ServiceError
+
+ANSWER_TIMEOUT_S = 5.0
+"""For a connection to be accepted, before Ray tries to join."""
 
 
 def connect(address: str, *, env: Mapping[str, str], code_paths: Sequence[str]) -> None:
@@ -15,6 +19,7 @@ def connect(address: str, *, env: Mapping[str, str], code_paths: Sequence[str]) 
         ServiceError: nothing answers there, or it refuses us.
 
     """
+    _check_answer(address)
     os.environ.update(env)
     import ray
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
@@ -35,6 +40,22 @@ def connect(address: str, *, env: Mapping[str, str], code_paths: Sequence[str]) 
             got=str(error).splitlines()[0],
             causes=("no cluster runs there: start one with `ray start --head`", "its Ray version or token differs"),
             next_step="ray status",
+        ) from error
+
+
+def _check_answer(address: str) -> None:
+    """Refuse an address where nobody listens: Ray 2.60 tries for 20 minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.rpartition("/")[2], int(port)), timeout=ANSWER_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ServiceError(
+            f"cannot join the Ray cluster {address!r}",
+            got=f"{type(error).__name__}: {error}",
+            causes=("no cluster runs there", "a firewall is between here and there"),
+            next_step="correct the address: `ray status` on the head node tells it",
         ) from error
 
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -78,6 +78,17 @@ class NodeStart(Frozen):
     """Variables for every process of the node."""
     log: Path
     """File for what it prints."""
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[str]:
+    """The temporary folder of a cluster, removed if that does not come up within the `with` block."""
+    temp_dir = make_temp_dir()
+    try:
+        yield temp_dir
+    except BaseException:
+        shutil.rmtree(temp_dir, ignore_errors=True)
+        raise
 
 
 def make_temp_dir() -> str:

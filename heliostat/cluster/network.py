@@ -185,6 +185,6 @@ def _islands(node: Node) -> Iterator[IslandOf]:
             if ends[device.index] in names:
                 kinds.setdefault(device.kind, []).append(device.index)
         for members in kinds.values():
-            alone = [[member] for member in members] if topology is None else [members]
-            for group in alone:
+            apart = topology is None or node.machine.by_index[members[0]].mig is not None  # MIG has no peer access
+            for group in [[member] for member in members] if apart else [members]:
                 yield IslandOf(node_id=node.node_id, devices=tuple(group), link=link if len(group) > 1 else "")

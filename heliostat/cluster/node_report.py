@@ -13,6 +13,7 @@ from heliostat.cluster import nvml, sysfs
 from heliostat.cluster.emulated_node import VARIABLE
 from heliostat.cluster.nvml_record import NvmlRecord
 from heliostat.cluster.sysfs import SysfsRecord
+from heliostat.cluster.xid import Xid, read_xids
 from heliostat.errors import ServiceError, UserError
 from heliostat.values import Frozen
 
@@ -37,6 +38,8 @@ class NodeReport(Frozen):
     memory_bytes: int
     gpus: NvmlRecord | None = None
     """None without an NVIDIA driver, or one that does not answer."""
+    xids: tuple[Xid, ...] = ()
+    """Errors of GPUs in the kernel's log since the node was started."""
     pci: SysfsRecord = Field(default_factory=SysfsRecord)
     errors: tuple[str, ...] = ()
     """What could not be asked, and why."""
@@ -64,12 +67,16 @@ def probe(root: Path = sysfs.SYS) -> NodeReport:
     if description:
         return report.model_copy(update={"emulates": _read_description(description)})
     gpus, errors = _ask_driver()
+    xids = read_xids() if gpus is not None else ()
+    if xids is None:
+        errors += ("the kernel's log may not be read: XID errors are unknown",)
     if not root.is_dir():
         errors += (f"there is no {root}: where GPUs and NICs are on the PCI bus is unknown",)
     return report.model_copy(
         update={
             "versions": report.versions | _driver_versions(gpus),
             "gpus": gpus,
+            "xids": xids or (),
             "pci": sysfs.read(root),
             "errors": errors,
         }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from heliostat.cluster.catalogue import Catalogue, DeviceType, builtin
 from heliostat.cluster.emulated_node import EmulatedNode
@@ -12,6 +12,7 @@ from heliostat.cluster.machine_of import Found, machine_of
 from heliostat.cluster.node_report import NodeReport, probe
 from heliostat.cluster.spec import ClusterSpec, Node
 from heliostat.cluster.sysfs import SysfsRecord
+from heliostat.errors import UserError
 from heliostat.values import Frozen
 
 
@@ -72,17 +73,28 @@ def assemble(
         lost: those that did not.
         cpus_per_device: what a device is on a node without GPUs.
         known: a description that tells what no node can: the fabric, own device types, earlier measurements.
+
+    Raises:
+        UserError: what they say contradicts itself.
     """
     members = tuple(members)
     finder = _Finder(known.catalogue if known else builtin(), cpus_per_device)
     nodes = tuple(node for member in members if (node := finder.node(member)) is not None)
-    cluster = ClusterSpec(
-        nodes=nodes,
-        origin="emulated" if finder.emulated else "live",
-        fabric=finder.fabric or (known.fabric if known else None),
-        types={**(known.types if known else {}), **finder.types},
-        measured=known.measured if known else None,
-    )
+    try:
+        cluster = ClusterSpec(
+            nodes=nodes,
+            origin="emulated" if finder.emulated else "live",
+            fabric=finder.fabric or (known.fabric if known else None),
+            types={**(known.types if known else {}), **finder.types},
+            measured=known.measured if known else None,
+        )
+    except ValidationError as error:
+        raise UserError(
+            "what the nodes say does not make one cluster",
+            got="; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors()),
+            causes=("labels that put one rack into two zones", "two raylets that own the same GPU"),
+            next_step="correct the labels or the GPUs that `ray start` is given on those nodes",
+        ) from error
     reports = {member.node_id: member.report for member in members}
     return Survey(cluster=cluster, lost=tuple(lost), reports=reports, remarks=tuple(finder.remarks))
 

@@ -4,8 +4,6 @@ A file, if one is given; else the address; else what the store has up, which may
 """
 
 import os
-import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -138,7 +136,7 @@ def _joined_or_started(address: str | None, store: Path) -> Iterator[str]:
     opened = Store.open(store)
     with opened.lock("heliostat cluster calibrate"):
         before = Session.load(opened.root)
-        with _folder() as temp_dir:
+        with local.folder() as temp_dir:
             ray = local.start(
                 num_cpus=local_cpus(),
                 temp_dir=temp_dir,
@@ -182,7 +180,7 @@ def emulate(
                 got=session.describe(),
                 next_step=f"heliostat down --store {store}",
             )
-        with _folder() as temp_dir:
+        with local.folder() as temp_dir:
             ray = emulation.start(
                 emulation.by_island(cluster) if by_island else cluster,
                 temp_dir=temp_dir,
@@ -197,17 +195,6 @@ def emulate(
             ray.stop()
             raise
     return ray
-
-
-@contextmanager
-def _folder() -> Iterator[str]:
-    """The temporary folder of a cluster, removed if it does not come up."""
-    temp_dir = local.make_temp_dir()
-    try:
-        yield temp_dir
-    except BaseException:
-        shutil.rmtree(temp_dir, ignore_errors=True)
-        raise
 
 
 def _look_around(source: str | None, store: Path, cpus_per_device: int, known: ClusterSpec | None) -> Look:
@@ -237,7 +224,6 @@ def _connected(address: str, env: Mapping[str, str], source: str) -> Iterator[No
     # Ray tells on stdout, from a thread, of nodes that die; there only the answer to the command must be
     with redirect_stdout(sys.stderr):
         try:
-            _check_answer(address)
             connect(address, env=env, code_paths=())
         except ServiceError as error:
             error.where = source
@@ -246,19 +232,3 @@ def _connected(address: str, env: Mapping[str, str], source: str) -> Iterator[No
             yield
         finally:
             disconnect()
-
-
-def _check_answer(address: str) -> None:
-    """Refuse an address where nobody listens: Ray 2.60 tries for 20 minutes."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host.rpartition("/")[2], int(port)), timeout=ANSWER_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
-        raise ServiceError(
-            f"cannot join the Ray cluster {address!r}",
-            got=f"{type(error).__name__}: {error}",
-            causes=("no cluster runs there", "a firewall is between here and there"),
-            next_step="correct the address: `ray status` on the head node tells it",
-        ) from error

@@ -28,9 +28,9 @@ from heliostat.experiment.fields import (
     Uri,
     WeightDecay,
 )
-from heliostat.wording import explain, place
 from heliostat.references import absolute, did_you_mean, locate
 from heliostat.tune.space import Domain
+from heliostat.wording import explain, place
 
 
 class ClusterConfig(Section):

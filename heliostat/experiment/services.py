@@ -125,8 +125,8 @@ class Services:
         self._write(endpoint=endpoint)
 
     def close(self) -> None:
-        """Stop whatever this store has up. Services that somebody else started are left alone."""
-        stop(self._store, connected=self._connected)
+        """Stop whatever this store has up, but for an emulation, which was asked for on its own."""
+        stop(self._store, connected=self._connected, keep_emulation=True)
         self._connected = False
         self.session = Session()
 
@@ -136,14 +136,14 @@ class Services:
         self._connected = False
 
     def _start_ray(self) -> LocalRay:
-        temp_dir = local.make_temp_dir()
-        started = local.start(
-            num_cpus=local_cpus(),
-            temp_dir=temp_dir,
-            env=ray_environment(temp_dir),
-            token_path=self._store / "ray-token",
-            log=self._store / "logs" / "ray.log",
-        )
+        with local.folder() as temp_dir:
+            started = local.start(
+                num_cpus=local_cpus(),
+                temp_dir=temp_dir,
+                env=ray_environment(temp_dir),
+                token_path=self._store / "ray-token",
+                log=self._store / "logs" / "ray.log",
+            )
         self._write(ray=started)
         return started
 
@@ -152,28 +152,32 @@ class Services:
         self.session.save(self._store)
 
 
-def stop(store: Path, *, connected: bool = False) -> Session:
+def stop(store: Path, *, connected: bool = False, keep_emulation: bool = False) -> Session:
     """Stop whatever `store` has up, and give what that was. Services that somebody else started are left alone."""
     session = Session.load(store)
-    if session.endpoint is not None and session.ray is None and session.endpoint.is_up():
+    kept = session.ray if keep_emulation and session.ray is not None and session.ray.raylets else None
+    if session.endpoint is not None and (session.ray is None or kept) and session.endpoint.is_up():
         _undeploy(session, connected=connected)
     if connected:
         disconnect()
-    for service in (session.ray, session.tracking):
+    for service in (None if kept else session.ray, session.tracking):
         if service is not None:
             service.stop()
-    (store / "session.json").unlink(missing_ok=True)
+    if kept:
+        Session(ray=kept, address=kept.address).save(store)
+    else:
+        (store / "session.json").unlink(missing_ok=True)
     return session
 
 
 def _undeploy(session: Session, *, connected: bool) -> None:
-    """Take the endpoint off somebody else's cluster; one of ours takes it along when it stops."""
+    """Take the endpoint off a cluster that stays up; one that stops takes it along."""
     from heliostat.serve.deploy import undeploy
 
     assert session.address is not None
     assert session.endpoint is not None
     if not connected:
-        connect(session.address, env={}, code_paths=())
+        connect(session.address, env=session.ray.environment() if session.ray else {}, code_paths=())
     undeploy(session.endpoint)
     disconnect()
 

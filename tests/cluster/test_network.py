@@ -77,6 +77,20 @@ def test_what_is_not_known_is_said_so() -> None:
         net.collective_bytes_per_s([DeviceId("t4-0", 0), DeviceId("t4-1", 0)])
 
 
+def test_mig_instances_are_no_island() -> None:
+    data = {
+        "machines": {
+            "m": {
+                "devices": [{"type": "A30", "mig": "1g.6gb", "gpu": gpu, "count": 2} for gpu in (0, 1)],
+                "links": "NV4",
+            }
+        },
+        "nodes": [{"machine": "m"}],
+    }
+    found = Network(ClusterSpec.model_validate(data)).islands()
+    assert [(one.devices, one.link) for one in found] == [((index,), "") for index in range(4)]
+
+
 def test_islands_hold_equal_devices_with_one_class_of_link() -> None:
     machine = {
         "devices": ["2 x T4", "4 x V100-32GB-SXM"],

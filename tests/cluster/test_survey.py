@@ -1,5 +1,7 @@
 """From what nodes say to a spec."""
 
+import pytest
+
 from heliostat.cluster.emulated_node import EmulatedNode
 from heliostat.cluster.fabric import Fabric, FabricLevel
 from heliostat.cluster.machine import Device, Machine
@@ -7,6 +9,7 @@ from heliostat.cluster.node_report import NodeReport
 from heliostat.cluster.nvml_record import Gpu, NvmlRecord
 from heliostat.cluster.spec import ClusterSpec
 from heliostat.cluster.survey import Member, assemble, survey_here, user_labels
+from heliostat.errors import UserError
 
 FABRIC = Fabric(levels=(FabricLevel(name="rack", bytes_per_s=1e9),))
 
@@ -84,6 +87,11 @@ def test_this_machine_alone() -> None:
     found = survey_here()
     assert found.cluster.num_devices > 0
     assert found.cluster.origin == "live"
+
+
+def test_a_gpu_that_two_raylets_own_is_refused() -> None:
+    with pytest.raises(UserError, match="device uuid 'GPU-h0' is there twice"):
+        assemble([member(report(1), number, CPU=8, GPU=1) for number in range(2)])
 
 
 def test_our_own_labels_are_not_the_users() -> None:

@@ -64,3 +64,17 @@ def test_a_damaged_note_counts_as_none(tmp_path: Path) -> None:
 
 def test_a_process_that_never_was_is_not_alive() -> None:
     assert not ManagedProcess(what="x", pid=2**22 - 1, started=0.0, url="").alive()
+
+
+def test_a_run_leaves_an_emulation_up_and_down_stops_it(tmp_path: Path) -> None:
+    before = session(tmp_path)
+    assert before.ray is not None
+    raylet = spawn("node", ["sleep", "60"], env={}, log=tmp_path / "node.log")
+    before = before.model_copy(update={"ray": before.ray.model_copy(update={"raylets": {"a": raylet}})})
+    save(before, tmp_path)
+    stop(tmp_path, keep_emulation=True)
+    after = Session.load(tmp_path)
+    assert (after.ray, after.address, after.tracking, after.endpoint) == (before.ray, "h:1", None, None)
+    assert raylet.alive()
+    stop(tmp_path)
+    assert not raylet.alive()

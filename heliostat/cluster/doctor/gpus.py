@@ -1,5 +1,6 @@
 """Are the GPUs in order, as far as the driver tells? Pure."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ _THROTTLES: dict[str, tuple[Severity, str, str]] = {
 }
 """Why clocks are low, where that is a fault. Idleness, chosen clocks and the power cap are none."""
 _IDLE = "gpu_idle"
+_XIDS_OF_PROGRAMS = {13, 31, 43, 45}
+"""XID errors that a faulty program causes, as a rule: NVIDIA's XID catalogue."""
 
 
 class _Siblings(NamedTuple):
@@ -33,6 +36,7 @@ def check_gpus(reports: Mapping[str, NodeReport], names: Mapping[str, str]) -> I
     for node_id, report in reports.items():
         node = names[node_id]
         yield from _errors(node, report)
+        yield from _xids(node, report)
         gpus = report.gpus.gpus if report.gpus else ()
         for gpu in gpus:
             yield from _memory(node, gpu)
@@ -51,6 +55,20 @@ def _errors(node: str, report: NodeReport) -> Iterator[Finding]:
         else:
             next_step = "run Ray where this can be read, or describe the node in a cluster file"
             yield Finding(severity="warning", node=node, what=text, next_step=next_step)
+
+
+def _xids(node: str, report: NodeReport) -> Iterator[Finding]:
+    """One finding for each GPU and kind of error."""
+    names = {gpu.bus_id: name_of(gpu) for gpu in report.gpus.gpus} if report.gpus else {}
+    for (bus_id, code), count in Counter((xid.bus_id, xid.code) for xid in report.xids).items():
+        last = next(xid.text for xid in reversed(report.xids) if (xid.bus_id, xid.code) == (bus_id, code))
+        times = "" if count == 1 else f" {count} times"
+        yield Finding(
+            severity="warning" if code in _XIDS_OF_PROGRAMS else "error",
+            node=node,
+            what=f"{names.get(bus_id, bus_id)} reported XID {code}{times} since the node was started: {last}",
+            next_step=f"look XID {code} up in NVIDIA's list; dmesg | grep -i xid",
+        )
 
 
 def _memory(node: str, gpu: Gpu) -> Iterator[Finding]:

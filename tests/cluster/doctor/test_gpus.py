@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from heliostat.cluster.nvml_record import NvLinkState, NvmlRecord
+from heliostat.cluster.xid import Xid
 from tests.cluster.boxes import FIXTURES
 from tests.cluster.doctor.nodes import cluster, found, gpu, report, told
 
@@ -87,3 +88,16 @@ def test_records_of_nodes_can_be_examined() -> None:
         for one in found(FOUR, report("h").model_copy(update={"gpus": record})):
             assert one.what
             assert one.next_step
+
+
+def test_xid_errors_are_told_once_for_each_gpu_and_kind() -> None:
+    xids = (
+        Xid(bus_id="0000:02:00.0", code=31, text="first"),
+        Xid(bus_id="0000:02:00.0", code=31, text="last"),
+        Xid(bus_id="0000:99:00.0", code=79, text="fallen off the bus"),
+    )
+    lines = told(found(FOUR, report("h", *(gpu(index) for index in range(4)), xids=xids)))
+    assert lines == [
+        "error a100-0: 0000:99:00.0 reported XID 79 since the node was started: fallen off the bus",
+        "warning a100-0: GPU2 reported XID 31 2 times since the node was started: last",
+    ]
