@@ -30,7 +30,7 @@ def read_xids(log: Path = KERNEL_LOG) -> tuple[Xid, ...] | None:
         descriptor = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
-    lines = []
+    lines: list[str] = []
     with os.fdopen(descriptor, "rb", buffering=0) as records:
         while True:
             try:

@@ -1,6 +1,7 @@
 """A driver of an emulated cluster in a process of its own: pytest's may already belong to another cluster.
 
 `emulation_driver.py ADDRESS look` prints what Ray says of each living node, and what a task pinned to it reads there;
+`emulation_driver.py ADDRESS discover` prints what discovery makes of the cluster;
 `emulation_driver.py ADDRESS lost NAME` waits until the node is dead, and prints the names of those that live.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 import ray
 
 from heliostat.cluster.connection import connect
+from heliostat.cluster.discovery import survey
 from heliostat.cluster.emulated_node import NODE_LABEL, EmulatedNode
 
 DEADLINE_S = 15.0
@@ -57,7 +59,14 @@ def lost(name: str) -> list[str]:
     return sorted(living())
 
 
+def discovered() -> dict[str, Any]:
+    """What discovery finds: the cluster, and the names of the nodes that it misses."""
+    found = survey()
+    return {"cluster": found.cluster.model_dump(mode="json"), "lost": [node.name for node in found.lost]}
+
+
 if __name__ == "__main__":
     address, what, *names = sys.argv[1:]
     connect(address, env={}, code_paths=())
-    sys.stdout.write(json.dumps(look() if what == "look" else lost(*names)) + "\n")
+    answer = {"look": look, "discover": discovered, "lost": lost}[what](*names)  # type: ignore[operator]
+    sys.stdout.write(json.dumps(answer) + "\n")

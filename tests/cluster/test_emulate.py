@@ -87,9 +87,21 @@ def test_every_node_of_the_spec_is_there_and_knows_what_it_is(cluster: LocalRay)
 
 
 @pytest.mark.ray
+def test_discovery_returns_the_spec_that_it_was_started_from(cluster: LocalRay) -> None:
+    """But for the ids, which are Ray's: a node's name is where a host's is."""
+    answer = ask(cluster, "discover")
+    found = ClusterSpec.model_validate(answer["cluster"])
+    named = [node.model_copy(update={"node_id": node.hostname, "hostname": ""}) for node in found.nodes]
+    assert sorted(named, key=lambda node: node.node_id) == sorted(SPEC.nodes, key=lambda node: node.node_id)
+    assert (found.fabric, found.types, found.origin) == (SPEC.fabric, SPEC.types, "emulated")
+    assert answer["lost"] == []
+
+
+@pytest.mark.ray
 def test_a_killed_node_is_soon_lost_and_nothing_outlives_the_end(cluster: LocalRay) -> None:
     os.kill(cluster.raylets["v100-0"].pid, signal.SIGKILL)
     assert ask(cluster, "lost", "v100-0") == ["a100-0", "a100-1", "cpu-0"]
+    assert ask(cluster, "discover")["lost"] == ["v100-0"]
     assert family(cluster)
     LocalRay.model_validate_json(cluster.model_dump_json()).stop()  # as another command would
     assert family(cluster) == []

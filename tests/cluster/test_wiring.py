@@ -107,7 +107,7 @@ def test_a_part_of_a_box_keeps_its_bandwidth(part: list[int]) -> None:
 
 
 def test_switches_that_reduce_make_an_all_reduce_faster_than_a_ring() -> None:
-    """H100: 0.85 of the ring's rate, 2 (n - 1) / n times less to move. A pair gains nothing, and A100 has no such sums."""
+    """H100: 0.85 of the ring's rate, 2 (n - 1) / n times less to move. A pair gains nothing; A100 has no such sums."""
     h100, a100 = box("hgx_h100_8gpu_nv18.txt", "H100-80GB-SXM"), box("hgx_a100_8gpu_nv12.txt", "A100-80GB-SXM")
     rates = {size: gb_per_s(h100.all_reduce_bytes_per_s(range(size))) for size in (2, 4, 8)}
     assert rates == {2: 360.0, 4: 360.0, 8: 468.6}
