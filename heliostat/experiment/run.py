@@ -168,8 +168,7 @@ def _check(config: ExperimentConfig, services: Services) -> None:
 def _cluster_facts(config: ExperimentConfig, services: Services) -> Mapping[str, str]:
     """What a plan depends on: known without Ray for a local cluster, asked of the cluster otherwise."""
     cpus = config.cluster.cpus_per_device
-    emulation = services.session.ray is not None and services.session.ray.raylets
-    if config.cluster.address == "local" and not emulation:
+    if config.cluster.address == "local" and not services.emulated:
         host = f"{platform.machine()} {platform.node()}"
         return {"cluster": f"local, {local_cpus() // cpus} devices of {cpus} cores, {host}"}
     from heliostat.cluster.discovery import discover
@@ -200,7 +199,8 @@ def _stop(services: Services, display: Display, *, keep: bool) -> None:
     patient = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it up
     try:
         if not services.session.empty:
-            display.note("stopping Ray, MLflow and the endpoint")
+            left = "; the emulation stays up" if services.emulated else ""
+            display.note(f"stopping what this run started{left}")
         services.close()
     finally:
         signal.signal(signal.SIGINT, patient)

@@ -116,6 +116,11 @@ class Services:
         return address
 
     @property
+    def emulated(self) -> bool:
+        """Whether the store has an emulated cluster up."""
+        return self.session.ray is not None and bool(self.session.ray.raylets)
+
+    @property
     def origin(self) -> str:
         """Whether the joined cluster is `live` or `emulated`."""
         return origin()
