@@ -22,9 +22,11 @@ from heliostat.data.versions import DatasetVersion
 from heliostat.placement.gang import reserve, resources
 from heliostat.placement.placement import Placement, RankPlacement
 from heliostat.placement.workload import StepTiming
+from heliostat.train.collectives import measure_curves
+from heliostat.train.effort import QUICK
 from heliostat.train.evaluate import tensors_of
 from heliostat.train.task import Task, Tensors, make_task
-from heliostat.train.timing import measure_gang, measure_link, measure_step
+from heliostat.train.timing import measure_gang, measure_step
 from heliostat.values import Frozen
 
 SAME_SPEED = 1.35
@@ -34,6 +36,10 @@ SPEED_STEP = 0.05
 NUM_SIZES = 4
 MEAN_MESSAGE_BYTES = 1 << 20
 """The message by which links are compared."""
+LINK = QUICK.model_copy(
+    update={"message_bytes": tuple(1 << shift for shift in (12, 16, 18, 20, 22)), "min_rounds": 5, "collectives_s": 2.0}
+)
+"""How thoroughly the all-reduce of all devices is measured."""
 RENDEZVOUS_TIMEOUT = timedelta(seconds=60)
 
 
@@ -172,7 +178,8 @@ class _Probe:
             "gloo", init_method=address, rank=self._rank, world_size=self._num_ranks, timeout=RENDEZVOUS_TIMEOUT
         )
         try:
-            return measure_link(self._shape), measure_gang(task, tensors, micro_batch=micro_batch)
+            [curve] = measure_curves(["all_reduce"], self._shape, device=torch.device("cpu"), effort=LINK)
+            return curve, measure_gang(task, tensors, micro_batch=micro_batch)
         finally:
             dist.destroy_process_group()
 

@@ -1,17 +1,14 @@
-"""How long things take here: a training step of a task on this device, and an all-reduce among the ranks."""
+"""How long training steps of a task take: on this device by itself, and among the ranks together."""
 
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count
-from statistics import median, quantiles
+from statistics import median
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from scipy.optimize import nnls
 
-from heliostat.cluster.links import Link
-from heliostat.cluster.measured import Curve, GroupShape, Sample
 from heliostat.placement.workload import StepTiming
 from heliostat.train import group
 from heliostat.train.replica import Replica
@@ -20,10 +17,7 @@ from heliostat.train.task import Task, Tensors
 BUDGET_S = 2.0
 """Time for the steps, after a first round that warms up."""
 MIN_ROUNDS = 5
-NUM_LINK_ROUNDS = 15
 NUM_WARM_UP, NUM_GANG_STEPS = 5, 40
-MESSAGE_BYTES = (1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22)
-"""All-reduce sizes; what lies beyond the largest is extrapolated."""
 FASTEST_BYTE_S = 1e-12
 """Where the slope drowns in noise the link counts as 1 TB/s."""
 
@@ -70,37 +64,12 @@ def measure_gang(task: Task, tensors: Tensors, *, micro_batch: int) -> float:
     return median(times)
 
 
-def measure_link(shape: GroupShape) -> Curve:
-    """Time all-reduces among the ranks of the process group; every rank calls this and gets its own figures."""
-    times: dict[int, list[float]] = {num_bytes: [] for num_bytes in MESSAGE_BYTES}
-    for number in range(NUM_LINK_ROUNDS + 1):
-        for num_bytes, measured in times.items():
-            message = torch.zeros(num_bytes // 4)
-            dist.barrier()
-            started = time.perf_counter()
-            dist.all_reduce(message)
-            if number > 0:
-                measured.append(time.perf_counter() - started)
-    samples = tuple(
-        Sample(num_bytes=num_bytes, seconds=median(measured), spread=_spread(measured))
-        for num_bytes, measured in times.items()
-    )
-    latency_s, byte_s = fit_line(list(times), [one.seconds for one in samples])
-    line = Link(latency_s=latency_s, bytes_per_s=1 / max(byte_s, FASTEST_BYTE_S))
-    return Curve(operation="all_reduce", group=shape, samples=samples, line=line)
-
-
 def fit_line(sizes: Sequence[int], times_s: Sequence[float]) -> tuple[float, float]:
     """`time = fixed + size * slope` with neither negative: least squares of the relative errors."""
     times = np.asarray(times_s)
     rows = np.stack([1 / times, np.asarray(sizes) / times], axis=1)
     (fixed_s, slope_s), _ = nnls(rows, np.ones(len(times)))
     return float(fixed_s), float(slope_s)
-
-
-def _spread(times_s: Sequence[float]) -> float:
-    low, middle, high = quantiles(times_s, n=4)
-    return (high - low) / middle
 
 
 def _rounds() -> Iterator[int]:
