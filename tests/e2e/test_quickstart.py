@@ -89,6 +89,12 @@ def test_every_file_that_the_readme_links_is_there() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_the_readme_shows_this_machine_and_a_file(project: Project) -> None:
+    output = call_shell(BLOCKS[3], project.directory)
+    assert "this machine" in output
+    assert "16 x A100-40GB-SXM" in output
+
+
 def test_the_first_run_does_everything_and_a_learning_rate_only_what_depends_on_it(quickstart: Quickstart) -> None:
     first, second = (re.findall(r"^([>=]) (\w+)", part, flags=re.MULTILINE) for part in halves(quickstart.output))
     assert first == [(">", step) for step in STEPS]
