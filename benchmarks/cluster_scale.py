@@ -2,8 +2,8 @@
 
     python benchmarks/cluster_scale.py [--nodes 1250] [--queries 100000] [--json FILE]
 
-The file is written by hand (one pool) and in full (every node with its id, as a discovery saves it). Each is measured in
-a process of its own, imports included.
+The file is written by hand (one pool) and in full (every node with its id, as a discovery saves it). Each is measured
+in a process of its own, imports included.
 """
 
 import argparse
