@@ -14,6 +14,8 @@ from heliostat.cluster.measured import DeviceRates, MatmulRate
 from heliostat.train.effort import Effort
 from heliostat.train.turns import Clock, Work, time_in_turns
 
+TIMING_S = 0.02
+"""Longer than a scheduler's time slices: where devices share a core, every timing has its part of the waits."""
 SLOW_PRODUCT_S = 0.02
 """Larger products than the first that takes so long are left out: they would tell nothing new."""
 _ELEMENTS: dict[Dtype, torch.dtype] = {
@@ -33,7 +35,13 @@ def measure_rates(device: torch.device, effort: Effort) -> DeviceRates:
     copies = dict(_copies(device, effort.copy_bytes))
     before = torch.backends.cuda.matmul.fp32_precision
     try:
-        timings = time_in_turns({**products, **copies}, clock, min_rounds=effort.min_rounds, budget_s=effort.rates_s)
+        timings = time_in_turns(
+            {**products, **copies},
+            clock,
+            min_rounds=effort.min_rounds,
+            budget_s=effort.rates_s,
+            shortest_s=TIMING_S,
+        )
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
     to_device, to_host = (timings.get(name) for name in ("to_device", "to_host"))

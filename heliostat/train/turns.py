@@ -19,7 +19,7 @@ Work = Callable[[], object]
 TURN_S = 0.02
 """For how long a piece is timed in one turn, if it is not longer itself."""
 SHORTEST_S = 2e-4
-"""A timing repeats its work until it is this long, so that clock, launch and start together do not matter."""
+"""A timing repeats its work to be at least this long, so that clock, launch and start together do not matter."""
 PRECISION = 0.02
 """Half of the 95 % interval of a median that is known well enough."""
 
@@ -60,7 +60,9 @@ class Timing(NamedTuple):
     """Interquartile range over the median."""
 
 
-def time_in_turns(works: Mapping[K, Work], clock: Clock, *, min_rounds: int, budget_s: float) -> dict[K, Timing]:
+def time_in_turns(
+    works: Mapping[K, Work], clock: Clock, *, min_rounds: int, budget_s: float, shortest_s: float = SHORTEST_S
+) -> dict[K, Timing]:
     """Time all `works`. All ranks that are timed together call this with the same works in the same order.
 
     Args:
@@ -68,12 +70,13 @@ def time_in_turns(works: Mapping[K, Work], clock: Clock, *, min_rounds: int, bud
         clock: what to time it with.
         min_rounds: turns that each of them has.
         budget_s: after this time no round begins; before, those whose medians are known rest.
+        shortest_s: shorter work is repeated within a timing until it is about this long.
 
     """
     for work in works.values():
         clock.time_s(work, 1)  # connections, plans and memory are set up by the first
     times = {key: _turn(work, clock, num_timings=3, num_times=1) for key, work in works.items()}
-    repeats = {key: math.ceil(SHORTEST_S / median(seen)) for key, seen in times.items()}
+    repeats = {key: math.ceil(shortest_s / median(seen)) for key, seen in times.items()}
     unknown = list(works)
     started = time.perf_counter()
     for number in count(1):
