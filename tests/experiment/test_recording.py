@@ -37,7 +37,7 @@ def test_a_step_is_recorded_and_says_where(tmp_path: Path) -> None:
         inputs={},
         workdir=tmp_path / "work",
         events=tmp_path / "events",
-        extra={"tracking_uri": uri, "parent_run": parent},
+        extra={"tracking_uri": uri, "parent_run": parent, "tags": {"heliostat.cluster": "emulated"}},
     )
 
     def train(context: StepContext) -> StepResult:
@@ -48,6 +48,7 @@ def test_a_step_is_recorded_and_says_where(tmp_path: Path) -> None:
     run = tracker.client.get_run(result.outputs["run_id"])
     assert result.outputs["inside"] == result.outputs["run_id"]
     assert (run.info.status, run.data.params["train.lr"], run.data.metrics["auc"]) == ("FINISHED", "0.1", 0.7)
+    assert run.data.tags["heliostat.cluster"] == "emulated"
     assert len(tracker.client.get_metric_history(run.info.run_id, "loss")) == 2
 
     def fail(_: StepContext) -> StepResult:

@@ -52,6 +52,13 @@ def test_devices_and_groups_are_measured() -> None:
     assert ClusterSpec.model_validate_json(found.model_dump_json()) == found
 
 
+def command_line(process: psutil.Process) -> str:
+    try:
+        return "".join(process.cmdline())
+    except psutil.Error:  # it ended meanwhile
+        return ""
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_worker_that_dies_ends_the_calibration_with_its_name() -> None:
@@ -59,7 +66,7 @@ def test_a_worker_that_dies_ends_the_calibration_with_its_name() -> None:
 
     def kill_one(done: int, total: int, what: str) -> None:
         if done == 1:
-            workers = [one for one in psutil.Process().children(recursive=True) if "_Worker" in "".join(one.cmdline())]
+            workers = [one for one in psutil.Process().children(recursive=True) if "_Worker" in command_line(one)]
             workers[0].send_signal(signal.SIGKILL)
 
     with pytest.raises(RunFailure, match="calibration stopped while measuring collectives among 2 x cpu") as caught:
