@@ -3,9 +3,9 @@
     python benchmarks/plan_selection.py --data DIR [--json FILE]
 
 A group is all measured runs of one model, global batch and number of devices that differ in how they are split, three
-at least. Regret: measured time of our choice over the best measured time, minus one. With history: block times are
-learned from measured runs of the same layers in models of other depth (`placement.history`): those of the test shapes
-from the shapes that were fitted on, and the other way round.
+at least. Regret: measured time of our choice over the best measured time, minus one. With history: for each model shape
+(hidden, layers, heads, seq_len) block times are learned from the measured runs of all other shapes of `DIR`, where the
+same layers are in models of other depth (`placement.history`).
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 
 from heliostat.placement.efficiency import fitted
 from heliostat.placement.fit import predict_runs
-from heliostat.placement.history import learn
+from heliostat.placement.history import predict_from_others
 from heliostat.placement.measured_run import Run
 from heliostat.placement.records import read_runs
 
@@ -32,13 +32,7 @@ def main() -> None:
     runs, constants = read_runs(options.data), fitted()
     predicted = [one.step_s for one in predict_runs(runs, constants)]
     fresh = [place for place, run in enumerate(runs) if run.shape not in constants.fitted_on]
-    known = sorted(set(range(len(runs))) - set(fresh))
-    corrected = list(predicted)
-    for here, there in ((fresh, known), (known, fresh)):
-        learned = learn([runs[at] for at in there], constants)
-        steps = predict_runs([runs[at] for at in here], constants, corrections=learned)
-        for at, one in zip(here, steps, strict=True):
-            corrected[at] = one.step_s
+    corrected = [one.step_s for one in predict_from_others(runs, constants)]
     report = {
         "all shapes": regrets(runs, predicted),
         "test shapes": regrets([runs[at] for at in fresh], [predicted[at] for at in fresh]),

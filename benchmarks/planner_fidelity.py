@@ -5,8 +5,8 @@
 `DIR` holds CSV files with the columns of vtrain_measured.csv, llmfoundry_measured.csv, torchtitan_measured.csv or
 korthikanti2022_reference.csv. The constants are those of heliostat/placement/efficiency.yaml; rows of model shapes
 (hidden, layers, heads, seq_len) that they were fitted on are reported apart from the test rows. With `--refit` they are
-fitted anew on the rows of `DIR` whose shape has an even digest. With history: block times are learned from the measured
-runs of the shapes that were fitted on (`placement.history`), for equal layers in models of other depth.
+fitted anew on the rows of `DIR` whose shape has an even digest. With history: for each shape block times are learned
+from the measured runs of all other shapes of `DIR` (`placement.history`), for equal layers in models of other depth.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from scipy.stats import spearmanr
 
 from heliostat.placement.efficiency import Efficiencies, fitted
 from heliostat.placement.fit import fit, is_fitted_on, predict_runs
-from heliostat.placement.history import learn
+from heliostat.placement.history import predict_from_others
 from heliostat.placement.measured_run import Run
 from heliostat.placement.memory import replica_memory
-from heliostat.placement.predict import StepPrediction
 from heliostat.placement.records import read_runs
+from heliostat.placement.step_time import StepPrediction
 
 GIB = 1 << 30
 
@@ -43,7 +43,7 @@ def main() -> None:
     report = {
         "split": split(runs, constants),
         "time": time_table(runs, predictions, constants),
-        "time_with_history": time_table(runs, with_history(runs, constants), constants),
+        "time_with_history": time_table(runs, predict_from_others(runs, constants), constants),
         "band": band(runs, predictions, constants),
         "memory": memory_table(runs, predictions),
     }
@@ -53,12 +53,6 @@ def main() -> None:
             print(f"{run.source:20} {run.shape:26} {run.label:60.60} {run.measured_s:9.3f} {one.step_s:9.3f} s")
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def with_history(runs: Sequence[Run], constants: Efficiencies) -> list[StepPrediction]:
-    """Predictions with block times learned from the shapes that were fitted on."""
-    learned = learn([run for run in runs if run.shape in constants.fitted_on], constants)
-    return predict_runs(runs, constants, corrections=learned)
 
 
 def split(runs: Sequence[Run], constants: Efficiencies) -> dict[str, dict[str, list[str]]]:
@@ -115,7 +109,9 @@ def memory_table(runs: Sequence[Run], predictions: Sequence[StepPrediction]) -> 
         if run.memory_gib is None:
             continue
         uses = replica_memory(run.workload, run.strategy, one.in_flight)
-        predicted = max(use.total for stage in uses for use in stage) / GIB
+        # the sources state what the allocator took, without the context
+        context = run.strategy.execution.context_bytes
+        predicted = (max(use.total for stage in uses for use in stage) - context) / GIB
         found.append(
             {
                 "source": run.source,

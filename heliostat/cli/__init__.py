@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from heliostat.cli import cluster, experiment
+from heliostat.cli import cluster, experiment, plan
 from heliostat.errors import HeliostatError
 
 DEBUG = "--debug"
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(experiment.app)
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(plan.app, name="plan")
 
 
 @app.callback()

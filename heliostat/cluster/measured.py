@@ -126,12 +126,14 @@ class Measured(Frozen):
         ]
         return found[0] if found else None
 
-    def curve(self, operation: Operation, *, num_ranks: int, num_nodes: int | None = None) -> Curve | None:
-        """The slowest curve of `operation` among groups of that many ranks, and nodes if given. None: not measured."""
-        found = [
-            one
-            for one in self.curves
-            if (one.operation, one.group.num_ranks) == (operation, num_ranks)
-            and num_nodes in {None, one.group.num_nodes}
-        ]
-        return max(found, key=lambda one: one.samples[-1].seconds, default=None)
+    def of_group(self, types: Iterable[str], *, num_ranks: int, num_nodes: int) -> tuple[Curve, ...]:
+        """The curves of groups of that many ranks and nodes, of devices of `types`: the slowest of each operation."""
+        name = "+".join(sorted(set(types)))
+        found: dict[Operation, Curve] = {}
+        for one in self.curves:
+            group = one.group
+            if (group.num_ranks, group.num_nodes, group.device_type) == (num_ranks, num_nodes, name):
+                slowest = found.setdefault(one.operation, one)
+                if one.samples[-1].seconds > slowest.samples[-1].seconds:
+                    found[one.operation] = one
+        return tuple(found.values())

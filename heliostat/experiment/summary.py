@@ -63,7 +63,7 @@ class Summary:
         version = data.version_of(results["data"])
         chosen, report = plan.plan_of(results["plan"]), train.report_of(results["train"])
         model = register.model_of(results["register"])
-        predicted_s, measured_s = chosen.prediction.step.total_s, report.step_time_s
+        predicted_s, measured_s = chosen.prediction.step_time_s, report.step_time_s
         rows = ", ".join(f"{split} {count:,}" for split, count in version.num_rows.items())
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in version.dropped.items()) or "none"
         emulated = {"cluster": "EMULATED: no figure below is of the hardware that the plan names"}

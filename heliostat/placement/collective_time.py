@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from heliostat.cluster.measured import Curve
 from heliostat.values import Frozen
 
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
@@ -33,6 +34,8 @@ class GroupLinks(Frozen):
     """What the group's ranks of one node send to other nodes together."""
     inside_latency_s: NonNegativeFloat = 0.0
     across_latency_s: NonNegativeFloat = 0.0
+    curves: tuple[Curve, ...] = ()
+    """Measured in such a group: they go before the formulas."""
 
     @property
     def per_node(self) -> int:
@@ -45,6 +48,9 @@ def collective_s(operation: Collective, num_bytes: float, group: GroupLinks) -> 
     size = group.size
     if size == 1 or num_bytes <= 0:
         return 0.0
+    for curve in group.curves:
+        if curve.operation == operation:
+            return curve.time_s(num_bytes)
     if operation == "send_recv":
         across = group.num_nodes > 1
         rate = group.across_bytes_per_s if across else group.inside_bytes_per_s

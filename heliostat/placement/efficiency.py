@@ -60,8 +60,10 @@ class DeviceSpeed(Frozen):
     """What one device does: the catalogue's peaks and the fitted constants of its type."""
 
     name: str
+    kind: str
+    """As `Device.kind`: the type with its MIG profile and measured speed."""
     peak_flops: dict[str, float]
-    """By input type."""
+    """By input type; empty where nobody knows."""
     memory_bytes_per_s: PositiveFloat
     multiprocessors: PositiveInt
     memory_bytes: PositiveInt
@@ -100,6 +102,7 @@ class Efficiencies(Frozen):
 
 
 MULTIPROCESSORS = {
+    "cpu": 1,
     "P100": 56, "V100": 80, "T4": 40, "RTX-2080-Ti": 68, "A100": 108, "A800": 108, "A30": 56, "A10G": 80, "A10": 72,
     "A40": 84, "RTX-A6000": 84, "RTX-3090": 82, "L40S": 142, "L40": 142, "L4": 58, "RTX-4090": 128,
     "H100-80GB-PCIe": 114, "H100": 132, "H200": 132, "H800": 132, "H20": 78, "B200": 148,
@@ -129,6 +132,7 @@ def speed_of(name: str, *, catalogue: Catalogue | None = None, efficiencies: Eff
     longest = max((key for key in MULTIPROCESSORS if one.name.startswith(key)), key=len, default="")
     return DeviceSpeed(
         name=one.name,
+        kind=one.name,
         peak_flops={dtype: tflops * 1e12 for dtype, tflops in one.tflops.items()},
         memory_bytes_per_s=one.memory_bytes_per_s or 1.0,
         multiprocessors=MULTIPROCESSORS.get(longest, 100),

@@ -3,12 +3,15 @@
 Least squares of the logarithm of predicted over measured step time, robust against outliers (soft L1), each source
 weighing as the square root of its rows. Weak priors keep a constant that the rows do not determine near what is known
 of such devices. Rows are divided by model shape: those whose shape has an even digest are fitted on, the others test.
+The uncertainty of a type is the spread of errors on rows left out of a fit (cross-validation): by shape, so that equal
+layers were seen in models of other depth, and by hidden size, so that none were.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -16,9 +19,10 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from heliostat.placement.efficiency import DeviceSpeed, Efficiencies, Efficiency, SharedCosts, speed_of
+from heliostat.placement.ground import StageHardware
 from heliostat.placement.measured_run import CATALOGUE, Run
-from heliostat.placement.predict import StageHardware, StepPrediction, predict_step
 from heliostat.placement.stage_time import BlockKey, StageTimer
+from heliostat.placement.step_time import StepPrediction, predict_step
 
 PRIORS = {
     "matmul": (0.82, 0.12), "matmul_depth": (220.0, 0.6), "attention": (0.28, 0.4), "memory": (0.8, 0.35),
@@ -38,6 +42,8 @@ SHARED = (
 )
 NOISE = 0.06
 """Relative error of one row that the priors are weighed against."""
+FOLDS, FOLD_STEPS = 4, 4
+"""Of the cross-validation that the uncertainty comes from: parts, and steps of the solver from what fits all rows."""
 FEWEST_ROWS = 8
 """A type with fewer rows borrows its relatives' constants."""
 
@@ -77,7 +83,22 @@ def predict_runs(
 
 
 def fit(runs: Sequence[Run], *, source: str = "", most_steps: int = 15) -> Efficiencies:
-    """The constants that fit `runs` best."""
+    """The constants that fit `runs` best, and how far they are off on shapes that they were not fitted on."""
+    solved = _solve(runs, most_steps)
+    shapes = [run.shape for run in runs]
+    widths = [run.shape.split()[0] for run in runs]
+    return _dressed(solved, runs, np.stack([_left_out(runs, solved, keys) for keys in (shapes, widths)]), source)
+
+
+class _Solved(NamedTuple):
+    """Constants and the standard deviation of the logarithm of each."""
+
+    constants: Efficiencies
+    names: list[tuple[str, str]]
+    spread: NDArray[np.float64]
+
+
+def _solve(runs: Sequence[Run], most_steps: int, start: Efficiencies | None = None) -> _Solved:
     counts = Counter(run.device for run in runs)
     types = sorted(name for name, count in counts.items() if count >= FEWEST_ROWS)
     names = [(one, field) for one in types for field in OF_TYPE] + [("", field) for field in SHARED]
@@ -93,12 +114,27 @@ def fit(runs: Sequence[Run], *, source: str = "", most_steps: int = 15) -> Effic
         predicted = np.log([one.step_s for one in predict_runs(runs, constants, exact=False)])
         return np.concatenate([_soft((predicted - measured) * weight), point])
 
-    found = least_squares(residuals, np.zeros(len(names)), diff_step=1e-3, max_nfev=most_steps, bounds=(-5, 5))
-    values = np.exp(found.x * width) * centre
+    begin = np.zeros(len(names)) if start is None else np.log(_values(names, start) / centre) / width
+    found = least_squares(residuals, begin, diff_step=1e-3, max_nfev=most_steps, bounds=(-5, 5))
     spread = np.sqrt(np.diag(np.linalg.pinv(found.jac.T @ found.jac))) * width
-    exact = _constants(names, values)
-    ratios = np.log([one.step_s for one in predict_runs(runs, exact)]) - measured
-    return _dressed(exact, runs, names, spread, ratios, source)
+    return _Solved(_constants(names, np.exp(found.x * width) * centre), names, spread)
+
+
+def _left_out(runs: Sequence[Run], whole: _Solved, keys: Sequence[str]) -> NDArray[np.float64]:
+    """For each run the logarithm of predicted over measured, by constants that were fitted without rows of its key.
+
+    A device type with too few other rows is predicted by its relatives' constants.
+    """
+    found = np.zeros(len(runs))
+    # the keys with most rows in folds of their own, as far as there are folds
+    fold_of = {key: place % FOLDS for place, (key, _) in enumerate(Counter(keys).most_common())}
+    folds = [fold_of[key] for key in keys]
+    for fold in sorted(set(folds)):
+        here = [at for at, own in enumerate(folds) if own == fold]
+        members, rest = [runs[at] for at in here], [run for run, own in zip(runs, folds, strict=True) if own != fold]
+        steps = predict_runs(members, _solve(rest or runs, FOLD_STEPS, whole.constants).constants)
+        found[here] = np.log([one.step_s / run.measured_s for one, run in zip(steps, members, strict=True)])
+    return found
 
 
 def as_yaml(constants: Efficiencies) -> str:
@@ -121,6 +157,11 @@ def _constants(names: Sequence[tuple[str, str]], values: NDArray[np.float64]) ->
     return Efficiencies(types={**types, "default": _typical(list(types.values()))}, shared=shared)
 
 
+def _values(names: Sequence[tuple[str, str]], constants: Efficiencies) -> NDArray[np.float64]:
+    """The inverse of `_constants`."""
+    return np.array([getattr(constants.types[one] if one else constants.shared, field) for one, field in names])
+
+
 def _typical(known: Sequence[Efficiency]) -> Efficiency:
     """The geometric mean of what other types reach; the priors where there is none."""
     if not known:
@@ -130,31 +171,25 @@ def _typical(known: Sequence[Efficiency]) -> Efficiency:
     )
 
 
-def _dressed(
-    constants: Efficiencies,
-    runs: Sequence[Run],
-    names: Sequence[tuple[str, str]],
-    spread: NDArray[np.float64],
-    ratios: NDArray[np.float64],
-    source: str,
-) -> Efficiencies:
-    """`constants` with errors, date, source and what they were fitted on."""
+def _dressed(solved: _Solved, runs: Sequence[Run], ratios: NDArray[np.float64], source: str) -> Efficiencies:
+    """The constants with errors, uncertainty, date, source and what they were fitted on."""
+    constants = solved.constants
     errors: dict[str, dict[str, float]] = {}
-    for (one, field), error in zip(names, spread, strict=True):
+    for (one, field), error in zip(solved.names, solved.spread, strict=True):
         errors.setdefault(one, {})[field] = _rounded(float(error), 2)
     date = datetime.now(UTC).date().isoformat()
     types = {}
     for name, known in constants.types.items():
-        mine = np.array([ratio for run, ratio in zip(runs, ratios, strict=True) if run.device == name])
+        mine = ratios[:, [run.device == name for run in runs]]
         fields = {field: _rounded(getattr(known, field), 4) for field in OF_TYPE}
         origin = ", ".join(sorted({run.source for run in runs if run.device == name}))
         types[name] = Efficiency(
             **fields,
             errors=errors.get(name, {}),
-            uncertainty=_rounded(_robust(mine), 2) if len(mine) else 0.15,
+            uncertainty=_rounded(_robust(mine), 2) if mine.size else 0.15,
             date=date,
-            source=f"fitted on {len(mine)} runs: {origin}{source and f' ({source})'}"
-            if len(mine)
+            source=f"fitted on {mine.shape[1]} runs: {origin}{source and f' ({source})'}"
+            if mine.size
             else "mean of the others",
         )
     shared = {field: _rounded(getattr(constants.shared, field), 4) for field in SHARED}

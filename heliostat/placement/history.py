@@ -15,6 +15,7 @@ from heliostat.placement.efficiency import Efficiencies, speed_of
 from heliostat.placement.fit import predict_runs
 from heliostat.placement.measured_run import CATALOGUE, Run
 from heliostat.placement.stage_time import BlockKey, block_key
+from heliostat.placement.step_time import StepPrediction
 
 NOISE, DOUBT = 0.01, 0.3
 """Relative error of one measured step, and standard deviation of a factor before anything was measured."""
@@ -31,6 +32,19 @@ def learn(runs: Sequence[Run], constants: Efficiencies) -> dict[BlockKey, float]
     for members in groups.values():
         found |= _learn_group(members, constants)
     return found
+
+
+def predict_from_others(runs: Sequence[Run], constants: Efficiencies) -> list[StepPrediction]:
+    """What is said of each run after all runs of other model shapes: nothing is learned from its own shape."""
+    keys = [set(_keys(run, constants)) for run in runs]
+    found: dict[int, StepPrediction] = {}
+    for shape in sorted({run.shape for run in runs}):
+        here = [at for at, run in enumerate(runs) if run.shape == shape]
+        wanted = set[BlockKey]().union(*(keys[at] for at in here))
+        others = [run for run, own in zip(runs, keys, strict=True) if run.shape != shape and own & wanted]
+        learned = learn(others, constants)
+        found |= dict(zip(here, predict_runs([runs[at] for at in here], constants, corrections=learned), strict=True))
+    return [found[at] for at in range(len(runs))]
 
 
 def _keys(run: Run, constants: Efficiencies) -> list[BlockKey]:

@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 from heliostat.cluster.catalogue import Catalogue, DeviceType, builtin
 from heliostat.cluster.machine import Device, Machine
-from heliostat.cluster.network import Network
 from heliostat.cluster.spec import ClusterSpec, Node
 from heliostat.cluster.topology import Connection, LinkClass, LinkKind, Nic, NodeTopology, TopologyDevice
-from heliostat.placement.blocks import WorkloadProfile
-from heliostat.placement.hardware import links_of
+from heliostat.placement.ground import Ground
 from heliostat.placement.stage_time import StageLinks
 from heliostat.placement.strategy import Strategy
+from heliostat.placement.workload import WorkloadProfile
 
 H100_96 = DeviceType(
     name="H100-96GB-HBM2e",
@@ -51,7 +50,7 @@ class Run(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def network_of(device: str, num_gpus: int, gbit_per_s: float) -> Network:
+def ground_of(device: str, num_gpus: int, gbit_per_s: float) -> Ground:
     """Nodes of 8 devices joined by NVLink, with as many NICs as carry `gbit_per_s` together.
 
     Raises:
@@ -78,18 +77,18 @@ def network_of(device: str, num_gpus: int, gbit_per_s: float) -> Network:
     )
     nodes = tuple(Node(node_id=f"n{number}", machine=machine) for number in range(-(-num_gpus // per_node)))
     types = {} if one.name in builtin().types else {one.name: one}
-    return Network(ClusterSpec(nodes=nodes, origin="file", types=types))
+    return Ground(ClusterSpec(nodes=nodes, origin="file", types=types))
 
 
 _LINKS: dict[tuple[object, ...], tuple[StageLinks, ...]] = {}
 
 
-def group_links(network: Network, strategy: Strategy) -> tuple[StageLinks, ...]:
+def group_links(ground: Ground, strategy: Strategy) -> tuple[StageLinks, ...]:
     """The links of the groups of `strategy`; remembered, as many runs are laid out alike."""
     key = (
-        id(network),
+        id(ground),
         *((len(stage.replicas), stage.tensor_parallel, stage.context_parallel) for stage in strategy.stages),
     )
     if key not in _LINKS:
-        _LINKS[key] = tuple(links_of(network, strategy))
+        _LINKS[key] = tuple(ground.links([ground.shape_of(stage) for stage in strategy.stages]))
     return _LINKS[key]

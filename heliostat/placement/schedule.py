@@ -79,7 +79,7 @@ def _with_weight_passes(steps: list[Step], stage: int, num_micro_batches: int) -
 
 
 def _interleaved(stage: int, num_stages: int, num_micro_batches: int, chunks: int) -> list[Step]:
-    """Megatron-LM's order: groups of `num_stages` micro-batches go through chunk after chunk."""
+    """The order of Megatron-LM and torch: groups of `num_stages` micro-batches go through chunk after chunk."""
     total = num_micro_batches * chunks
     group = num_stages * chunks
 
@@ -90,11 +90,7 @@ def _interleaved(stage: int, num_stages: int, num_micro_batches: int, chunks: in
         chunk = within // width
         return (chunk if forward else chunks - 1 - chunk), number // group * num_stages + within % width
 
-    warm_up = (
-        total
-        if num_micro_batches <= num_stages
-        else min(total, (num_stages - stage - 1) * 2 + (chunks - 1) * num_stages)
-    )
+    warm_up = min(total, (num_stages - stage - 1) * 2 + (chunks - 1) * num_stages)
     steps: list[Step] = [("F", *place(number, forward=True)) for number in range(warm_up)]
     for number in range(total - warm_up):
         steps += [("F", *place(warm_up + number, forward=True)), ("B", *place(number, forward=False))]
@@ -171,21 +167,6 @@ def closed_form_s(times: Sequence[StageTimes], num_micro_batches: int) -> float:
     slowest = max(one.forward_s + one.backward_s for one in times)
     transfers = sum(one.send_forward_s for one in times[:-1]) + sum(one.send_backward_s for one in times[1:])
     return once + transfers + (num_micro_batches - 1) * slowest
-
-
-def lower_bound_s(times: Sequence[StageTimes], num_micro_batches: int) -> float:
-    """What no schedule of one chunk goes below, for pruning.
-
-    A stage works on all micro-batches after the first has come to it, and then its last gradient has to get back.
-    """
-    there = back = bound = 0.0
-    for number, one in enumerate(times):
-        back += one.send_backward_s if number else 0.0
-        work = num_micro_batches * (one.forward_s + one.backward_s)
-        bound = max(bound, there + work + back, there + work + num_micro_batches * one.weight_s)
-        there += one.forward_s + one.send_forward_s
-        back += one.backward_s
-    return bound
 
 
 def _input_of(kind: str, virtual: int, last: int) -> tuple[str, int] | None:

@@ -8,8 +8,9 @@ from collections import Counter, deque
 
 from heliostat.cluster.spec import ClusterSpec, Node
 from heliostat.errors import PlacementError
+from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.placement import Placement, RankPlacement
-from heliostat.placement.plan import ParallelPlan, Replica
+from heliostat.placement.strategy import ReplicaShare
 
 
 def solve(plan: ParallelPlan, cluster: ClusterSpec) -> Placement:
@@ -68,9 +69,9 @@ def _usable(node: Node, missing: Counter[str]) -> Counter[str]:
     return Counter(device.kind for device in node.devices) & missing
 
 
-def _assign(replicas: tuple[Replica, ...], nodes: list[tuple[Node, Counter[str]]]) -> tuple[RankPlacement, ...]:
+def _assign(replicas: tuple[ReplicaShare, ...], nodes: list[tuple[Node, Counter[str]]]) -> tuple[RankPlacement, ...]:
     """Deal the replicas over the chosen nodes; larger shares first within a kind."""
-    queues: dict[str, deque[Replica]] = {}
+    queues: dict[str, deque[ReplicaShare]] = {}
     for replica in sorted(replicas, key=lambda replica: -replica.num_samples):
         queues.setdefault(replica.device_kind, deque()).append(replica)
     ranks: list[RankPlacement] = []

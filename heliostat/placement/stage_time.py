@@ -1,9 +1,13 @@
 """One stage's micro-batch in seconds: devices, host, and the collectives inside a replica. Pure.
 
-    forward  = max(device operations + tensor-parallel collectives, host)
-    backward = max(the same of the backward pass + what is recomputed, host)
+    forward  = longer(device operations + tensor-parallel collectives, host)
+    backward = longer(the same of the backward pass + what is recomputed, host)
+    longer(a, b) = (a ** 3 + b ** 3) ** (1 / 3)
 
-An eager program's host starts kernels one by one, and devices that finish sooner wait for it.
+An eager program's host starts kernels one by one, and devices that finish sooner wait for it. If it ran ahead without
+limit, a block took what is longer; if it never did, the sum over its kernels of what is longer. `longer` lies between.
+Where a program overlaps tensor-parallel collectives (Megatron-LM: `--no-async-tensor-model-parallel-allreduce` switches
+it off), those of the backward pass show as far as they take longer than the parameters' gradients.
 ZeRO-3 gathers each block's parameters before its forward and backward pass and scatters its gradients after; with
 prefetch only what takes longer than the computation shows, and the computation is slowed by the share of the
 multiprocessors and of the bandwidth that the collectives take.
@@ -14,14 +18,18 @@ from math import log2
 from typing import NamedTuple
 
 from heliostat.cluster.catalogue import Dtype
-from heliostat.placement.blocks import Block, WorkloadProfile
+from heliostat.placement.block_time import block_time
 from heliostat.placement.collective_time import GroupLinks, collective_s
-from heliostat.placement.device_time import BlockTime, Degrees, block_time, element_bytes
+from heliostat.placement.device_time import BlockTime, Degrees, element_bytes
 from heliostat.placement.efficiency import DeviceSpeed, SharedCosts
 from heliostat.placement.strategy import Execution, Recompute, StageStrategy
+from heliostat.placement.workload import Block, WorkloadProfile
 
 ACCUMULATION_BYTES = 6.0
 """Per parameter and micro-batch: the gradient so far read, the new one read, their sum written, 2 bytes each."""
+HIDING = 3.0
+"""Exponent of `longer`: between 1, the sum, and infinity, the maximum. Of 2, 3 and 4 the one that fits the layers of
+vTrain's single-node runs whose host and devices take about as long, without harm to larger models."""
 COMPILED_LAUNCHES = 0.2
 """Host time of a compiled program relative to an eager one: guards and one call per graph or fused kernel."""
 
@@ -111,24 +119,28 @@ class StageTimer:
         total = [0.0] * 8
         for block, count in blocks:
             one = self.block(block, degrees, speed, "bf16" if execution.row_scaling else execution.dtype)
-            tensor_s, calls = self._tensor_s(block, stage, micro_batch, links, execution)
+            tensor_s, calls = (
+                (0.0, 0) if one.is_measured else self._tensor_s(block, stage, micro_batch, links, execution)
+            )
             redo_s, redo_tensor_s, redo_launches, redo_calls = _redone(
                 stage.recompute if block.recomputable else "none", one, tensor_s, calls
             )
             compute_f, compute_b = one.forward_s, one.backward_s + redo_s
-            accumulate_s = ACCUMULATION_BYTES * rank_parameters(block, stage.tensor_parallel) / speed.memory_rate
+            held = 0.0 if one.is_measured else block.rank_parameters(stage.tensor_parallel)
+            accumulate_s = ACCUMULATION_BYTES * held / speed.memory_rate
             compute_b += accumulate_s
             gather_f, gather_b = self._sharded_s(block, stage, links, execution)
+            hidden_s = min(tensor_s, one.backward_s / 2) if execution.overlap_tensor else 0.0
+            shown_s = 2 * tensor_s - hidden_s + redo_tensor_s
             device_f = self._overlapped(compute_f + tensor_s, gather_f, prefetch=execution.prefetch)
-            device_b = self._overlapped(compute_b + tensor_s + redo_tensor_s, gather_b, prefetch=execution.prefetch)
+            device_b = self._overlapped(compute_b + shown_s - tensor_s, gather_b, prefetch=execution.prefetch)
             host_f = one.forward_launches * launch + calls * self.shared.collective_launch_s
             host_b = (
                 one.backward_launches * launch_back
                 + redo_launches * launch
                 + (calls + redo_calls) * self.shared.collective_launch_s
             )
-            shown_s = 2 * tensor_s + redo_tensor_s
-            slow_f, slow_b = max(device_f, host_f), max(device_b, host_b)
+            slow_f, slow_b = longer(device_f, host_f), longer(device_b, host_b)
             if self._corrections:
                 learned = self._corrections.get(block_key(block, stage, micro_batch, speed, execution), 1.0)
                 slow_f, slow_b = learned * slow_f, learned * slow_b
@@ -150,7 +162,7 @@ class StageTimer:
     ) -> tuple[float, int]:
         """Seconds and calls of the collectives inside a replica in one forward pass."""
         seconds, calls = 0.0, 0
-        size = block.boundary_elements * micro_batch * element_bytes(execution.dtype) / stage.context_parallel
+        size = block.made_elements * micro_batch * element_bytes(execution.dtype) / stage.context_parallel
         if stage.tensor_parallel > 1 and block.tensor_collectives:
             calls += block.tensor_collectives
             if stage.sequence_parallel:
@@ -176,10 +188,16 @@ class StageTimer:
     ) -> tuple[float, float]:
         if links.data.size == 1 or not syncs_inside(stage, execution):
             return 0.0, 0.0
-        held = rank_parameters(block, stage.tensor_parallel)
+        held = block.rank_parameters(stage.tensor_parallel)
         gather_s = collective_s("all_gather", held * 2.0, links.data)
         scatter_s = collective_s("reduce_scatter", held * execution.gradient_bytes, links.data)
         return gather_s, scatter_s + (gather_s if stage.zero == 3 else 0.0)
+
+
+def longer(device_s: float, host_s: float) -> float:
+    """Seconds of a pass whose kernels take `device_s` and are started in `host_s`; not less than either."""
+    most = max(device_s, host_s)
+    return most * (1.0 + (min(device_s, host_s) / most) ** HIDING) ** (1.0 / HIDING) if most > 0 else 0.0
 
 
 def syncs_inside(stage: StageStrategy, execution: Execution) -> bool:
@@ -187,15 +205,11 @@ def syncs_inside(stage: StageStrategy, execution: Execution) -> bool:
     return stage.zero == 3 or (stage.zero == 2 and execution.sync_each_micro_batch)
 
 
-def rank_parameters(block: Block, tensor: int) -> float:
-    """Parameters of `block` that one rank of `tensor` holds."""
-    return block.num_parameters - block.split_parameters * (1 - 1 / tensor)
-
-
 def stage_parameters(workload: WorkloadProfile, stage: StageStrategy) -> float:
-    """Parameters that one rank of the stage holds before any sharding over replicas."""
-    return sum(
-        count * rank_parameters(block, stage.tensor_parallel)
+    """Parameters that one rank of the stage holds before any sharding over replicas, a tied copy among them."""
+    is_copy = stage.first_block > 0 and stage.end_block == workload.num_blocks
+    return (workload.tied_parameters / stage.tensor_parallel if is_copy else 0.0) + sum(
+        count * block.rank_parameters(stage.tensor_parallel)
         for block, count in workload.part(stage.first_block, stage.end_block)
     )
 

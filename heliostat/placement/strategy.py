@@ -1,5 +1,6 @@
 """How a workload is split over devices, in full: the extended form of `plan.ParallelPlan`'s stages. Pure values."""
 
+from functools import cached_property
 from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
@@ -62,8 +63,13 @@ class Execution(Frozen):
     """Gradients are synchronised while the backward pass goes on."""
     prefetch: bool = True
     """ZeRO-3 gathers the next block's parameters while one computes."""
+    overlap_tensor: bool = False
+    """The backward pass's tensor-parallel collectives run beside the products that make the parameters' gradients."""
     async_tensor: bool = False
     """Tensor-parallel collectives are cut up and overlapped with the products beside them."""
+    keeps_gathered: bool = True
+    """Sequence-parallel inputs stay whole until the backward pass, as DTensor keeps them; Megatron-LM gathers them
+    again."""
     row_scaling: bool = False
     """FP8 with a scale per row instead of one per tensor."""
     compiled: bool = False
@@ -74,6 +80,9 @@ class Execution(Frozen):
     """Per element, in the gradients that are kept from micro-batch to micro-batch."""
     state_bytes: NonNegativeFloat = 12.0
     """Optimizer states per parameter: the 32-bit copy and two moments of mixed-precision Adam."""
+    context_bytes: NonNegativeFloat = float(1 << 30)
+    """On each device beside tensors: CUDA context, NCCL buffers and cuBLAS work spaces, 0.5 to 1.5 GiB on A100 and
+    H100."""
     parameter_bytes: Literal[2, 4] = 2
     """Per parameter as it is kept between steps, beside the optimizer's states. With 4, ZeRO makes a 2-byte copy of the
     part that computes."""
@@ -114,7 +123,7 @@ class Strategy(Frozen):
         """Devices the plan uses."""
         return sum(stage.num_ranks for stage in self.stages)
 
-    @property
+    @cached_property
     def num_micro_batches(self) -> int:
         """Forward passes of the busiest replica."""
         return max(replica.num_micro_batches for stage in self.stages for replica in stage.replicas)

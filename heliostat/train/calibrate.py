@@ -21,10 +21,10 @@ from heliostat.cluster.spec import ClusterSpec
 from heliostat.data.versions import DatasetVersion
 from heliostat.placement.gang import reserve, resources
 from heliostat.placement.placement import Placement, RankPlacement
-from heliostat.placement.workload import StepTiming
 from heliostat.train.collectives import measure_curves
 from heliostat.train.effort import QUICK
 from heliostat.train.evaluate import tensors_of
+from heliostat.train.step_timing import StepTiming
 from heliostat.train.task import Task, Tensors, make_task
 from heliostat.train.timing import measure_gang, measure_step
 from heliostat.values import Frozen

@@ -5,8 +5,9 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from heliostat.data.versions import DatasetVersion
+from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.placement import Placement
-from heliostat.placement.plan import ParallelPlan, Replica
+from heliostat.placement.strategy import ReplicaShare
 from heliostat.values import Frozen, plain
 
 
@@ -46,7 +47,7 @@ class TrainJob(Frozen):
     """Directories of the user's code, for `sys.path`."""
 
     @property
-    def replicas(self) -> tuple[Replica, ...]:
+    def replicas(self) -> tuple[ReplicaShare, ...]:
         """The replicas in rank order."""
         assert len(self.plan.stages) == 1, "pipeline stages are run by a later executor"
         return self.plan.stages[0].replicas
@@ -74,11 +75,10 @@ class TrainJob(Frozen):
 def placed(job: TrainJob, placement: Placement) -> TrainJob:
     """The job with its replicas in the order in which `placement` ranks them."""
     replicas = tuple(
-        Replica(device_kind=rank.device_kind, num_samples=rank.num_samples, micro_batch=rank.micro_batch)
+        ReplicaShare(device_kind=rank.device_kind, num_samples=rank.num_samples, micro_batch=rank.micro_batch)
         for rank in placement.ranks
     )
-    stage = job.plan.stages[0].model_copy(update={"replicas": replicas})
-    return job.model_copy(update={"plan": job.plan.model_copy(update={"stages": (stage,)})})
+    return job.model_copy(update={"plan": job.plan.on(replicas)})
 
 
 class TrainReport(Frozen):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from heliostat.placement.workload import StepTiming
 from heliostat.train import group
 from heliostat.train.replica import Replica
+from heliostat.train.step_timing import StepTiming
 from heliostat.train.task import Task, Tensors
 
 BUDGET_S = 2.0

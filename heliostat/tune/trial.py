@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import PositiveInt, ValidationError
 
 from heliostat.errors import CheckpointError, UserError
-from heliostat.placement.plan import Replica, Stage
+from heliostat.placement.strategy import ReplicaShare
 from heliostat.references import did_you_mean
 from heliostat.train import checkpoint, telemetry
 from heliostat.train.job import TrainJob
@@ -80,7 +80,7 @@ def trial_job(base: TrainJob, params: Mapping[str, Any], settings: SweepSettings
         update={
             "params": {**base.params, **task_params},
             "settings": base.settings.model_copy(update=changed),
-            "plan": base.plan.model_copy(update={"stages": (_one_rank(base),)}),
+            "plan": base.plan.on((_one_rank(base),)),
             "directory": str(Path(settings.directory).absolute() / f"trial-{index:03d}"),
         }
     )
@@ -120,12 +120,10 @@ def read_record(job: TrainJob, params: Mapping[str, Any]) -> TrialReport | None:
     return report if report.params == params else None
 
 
-def _one_rank(base: TrainJob) -> Stage:
-    """The stage of one replica that takes whole global batches, in forward passes that are known to fit."""
-    stage = base.plan.stages[0]
-    replica = Replica(
-        device_kind=stage.replicas[0].device_kind,
+def _one_rank(base: TrainJob) -> ReplicaShare:
+    """One replica that takes whole global batches, in forward passes that are known to fit."""
+    return ReplicaShare(
+        device_kind=base.replicas[0].device_kind,
         num_samples=base.plan.global_batch,
-        micro_batch=max(replica.micro_batch for replica in stage.replicas),
+        micro_batch=max(replica.micro_batch for replica in base.replicas),
     )
-    return stage.model_copy(update={"replicas": (replica,)})

@@ -20,6 +20,9 @@ COMMANDS = {
     "cluster doctor": {"spec", "--address", "--store", "--json"},
     "cluster calibrate": {"--address", "--store", "--out", "--cpus-per-device", "--json"},
     "cluster emulate": {"spec", "--store", "--islands", "--slowdown"},
+    "plan find": {"workload", "--cluster", "--objective", "--budget-s", "--set", "--json", "--html", "--svg"},
+    "plan check": {"plan", "--cluster", "--json", "--html", "--svg"},
+    "plan fit": {"data", "--out"},
 }
 
 

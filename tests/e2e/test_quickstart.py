@@ -95,6 +95,13 @@ def test_the_readme_shows_this_machine_and_a_file(project: Project) -> None:
     assert "16 x A100-40GB-SXM" in output
 
 
+def test_the_readme_plans_a_model_for_a_cluster_that_is_not_here(project: Project) -> None:
+    output = call_shell(BLOCKS[4], project.directory)
+    assert "on 16 x A100-40GB-SXM + 16 x V100-32GB-SXM, 4 nodes" in output
+    assert "The fastest plan found takes" in output
+    assert "<svg" in (project.directory / "plan.html").read_text()
+
+
 def test_the_first_run_does_everything_and_a_learning_rate_only_what_depends_on_it(quickstart: Quickstart) -> None:
     first, second = (re.findall(r"^([>=]) (\w+)", part, flags=re.MULTILINE) for part in halves(quickstart.output))
     assert first == [(">", step) for step in STEPS]
@@ -120,6 +127,13 @@ def test_everything_is_skipped_and_the_served_model_beats_both_baselines(quickst
     auc = {name.partition(" (")[0]: values["auc"] for name, values in metrics_on_test(summary).items()}
     assert auc["served model"] > auc["logistic regression"] > auc["class prior"] == 0.5
     assert summary["session"]["endpoint"]["model"] == "flight-delay@1"
+
+
+def test_the_plan_of_the_run_is_told_in_full(quickstart: Quickstart) -> None:
+    output = quickstart.shell("heliostat plan configs/quickstart.yaml")
+    assert "LateTask: " in output
+    assert "The fastest plan found takes" in output
+    assert "Memory at the peak" in output
 
 
 def test_the_endpoint_names_the_field_that_is_wrong(quickstart: Quickstart) -> None:

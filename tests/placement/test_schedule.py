@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heliostat.placement.schedule import Schedule, StageTimes, closed_form_s, lower_bound_s, order, simulate
+from heliostat.placement.schedule import Schedule, StageTimes, closed_form_s, order, simulate
 
 EQUAL = StageTimes(forward_s=1.0, backward_s=2.0)
 
@@ -72,12 +72,8 @@ def test_passes_respect_their_inputs_and_never_overlap(
 
 @settings(max_examples=60, deadline=None)
 @given(stages=st.lists(stage_times, min_size=1, max_size=6), micro=st.integers(1, 12), factor=st.floats(1.0, 3.0))
-def test_bounds_and_scaling(stages: list[StageTimes], micro: int, factor: float) -> None:
+def test_scaling_all_stages_scales_the_step(stages: list[StageTimes], micro: int, factor: float) -> None:
     line = simulate("1f1b", [[one] for one in stages], micro)
-    for schedule in ("gpipe", "1f1b", "zero-bubble"):
-        total_s = simulate(schedule, [[one] for one in stages], micro).total_s
-        parts = stages if schedule == "zero-bubble" else [one._replace(weight_s=0.0) for one in stages]
-        assert lower_bound_s(parts, micro) <= total_s + 1e-9
     slower = [StageTimes(*(factor * value for value in one)) for one in stages]
     assert simulate("1f1b", [[one] for one in slower], micro).total_s == pytest.approx(factor * line.total_s)
 

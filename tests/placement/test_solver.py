@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from heliostat.cluster.machine import Device
 from heliostat.cluster.spec import ClusterSpec, Node
 from heliostat.errors import PlacementError
-from heliostat.placement.plan import ParallelPlan, Prediction, Replica, Stage, StepTime
+from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.solver import solve
+from tests.placement.plans import data_parallel
 
 
 def node(name: str, *speeds: float) -> Node:
@@ -21,21 +22,7 @@ def cluster(*nodes: Node) -> ClusterSpec:
 
 
 def plan(*replicas: tuple[str, int]) -> ParallelPlan:
-    stage = Stage(
-        first_block=0,
-        end_block=1,
-        replicas=tuple(Replica(device_kind=kind, num_samples=n, micro_batch=n) for kind, n in replicas),
-    )
-    prediction = Prediction(step=StepTime(compute_s=1, sync_s=0), memory_bytes=(1,) * len(replicas))
-    total = sum(n for _, n in replicas)
-    return ParallelPlan(
-        workload="model",
-        cluster_origin="emulated",
-        global_batch=total,
-        stages=(stage,),
-        prediction=prediction,
-        reason="",
-    )
+    return data_parallel([(kind, n, n) for kind, n in replicas])
 
 
 def test_a_small_gang_takes_the_fullest_node_that_holds_it() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from heliostat.data.encoder import Encoder
 from heliostat.data.versions import DatasetVersion
-from heliostat.placement.plan import ParallelPlan, Prediction, Replica, Stage, StepTime
 from heliostat.train import torchrun
 from heliostat.train.job import TrainJob, TrainReport, TrainSettings
+from tests.placement.plans import data_parallel
 
 TOY = f"{Path(__file__).parent / 'toy.py'}:Toy"
 BATCH = 24
@@ -49,7 +49,6 @@ def make_job(toy_data: DatasetVersion, tmp_path: Path) -> MakeJob:
         params: dict[str, Any] | None = None,
         **settings: Any,
     ) -> TrainJob:
-        replicas = tuple(Replica(device_kind="cpu", num_samples=n, micro_batch=m) for n, m in shares)
         defaults: dict[str, Any] = {
             "epochs": 2,
             "learning_rate": 0.05,
@@ -61,14 +60,7 @@ def make_job(toy_data: DatasetVersion, tmp_path: Path) -> MakeJob:
             task=TOY,
             params=params or {},
             data=toy_data,
-            plan=ParallelPlan(
-                workload="Toy",
-                cluster_origin="live",
-                global_batch=BATCH,
-                stages=(Stage(first_block=0, end_block=1, replicas=replicas),),
-                prediction=Prediction(step=StepTime(compute_s=0, sync_s=0), memory_bytes=(0,) * len(replicas)),
-                reason="as the test wants it",
-            ),
+            plan=data_parallel([("cpu", n, m) for n, m in shares]),
             settings=TrainSettings(**(defaults | settings)),
             directory=str(tmp_path / directory),
         )

@@ -6,13 +6,13 @@ import pytest
 from heliostat.data.encoder import Encoder
 from heliostat.data.versions import DatasetVersion
 from heliostat.errors import TrainingFailure, UserError
-from heliostat.placement.plan import ParallelPlan, Prediction, Replica, Stage, StepTime
 from heliostat.train import checkpoint, telemetry
 from heliostat.train.job import TrainJob, TrainSettings
 from heliostat.train.loop import execute
 from heliostat.tune.space import Choice, Space, Uniform
 from heliostat.tune.sweep import SweepReport, sweep
 from heliostat.tune.trial import SweepSettings, TrialReport, read_record, trial_job, write_record
+from tests.placement.plans import data_parallel
 
 TOY = f"{Path(__file__).parents[1] / 'train' / 'toy.py'}:Toy"
 SPACE: Space = {"train.lr": Uniform(uniform=(0.01, 0.2)), "train.params.width": Choice(choice=(4, 8))}
@@ -32,19 +32,11 @@ def base(tmp_path: Path) -> TrainJob:
         statistics={},
         encoder=Encoder(numeric=(), categorical=()),
     )
-    replicas = tuple(Replica(device_kind="cpu", num_samples=n, micro_batch=m) for n, m in [(15, 10), (9, 9)])
     return TrainJob(
         task=TOY,
         params={"width": 16, "dropout": 0.1},
         data=data,
-        plan=ParallelPlan(
-            workload="Toy",
-            cluster_origin="live",
-            global_batch=24,
-            stages=(Stage(first_block=0, end_block=1, replicas=replicas),),
-            prediction=Prediction(step=StepTime(compute_s=0, sync_s=0), memory_bytes=(0, 0)),
-            reason="as the test wants it",
-        ),
+        plan=data_parallel([("cpu", 15, 10), ("cpu", 9, 9)]),
         settings=TrainSettings(epochs=9, learning_rate=0.05, metric="accuracy", seed=3),
         directory=str(tmp_path / "main"),
     )

@@ -8,11 +8,13 @@ from heliostat.cluster.discovery import discover
 from heliostat.cluster.spec import ClusterSpec
 from heliostat.experiment.step import StepContext, StepResult
 from heliostat.experiment.steps import data
-from heliostat.placement.plan import ParallelPlan
-from heliostat.placement.planner import Constraints
+from heliostat.placement.constraints import Constraints
+from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.planner import plan as choose_plan
 from heliostat.train.calibrate import calibrate
-from heliostat.train.profile import profile
+from heliostat.train.execution import EXECUTION, RUNNABLE
+from heliostat.train.profile import profile_task
+from heliostat.train.step_timing import with_timings
 
 SETTLE_S = 0.5
 READS = ("seed", "cluster.cpus_per_device", "plan", "train.task", "train.params", "train.global_batch")
@@ -23,9 +25,13 @@ def run(context: StepContext) -> StepResult:
     options = context.options
     version = data.version_of(context.inputs["data"])
     cpus_per_device = int(options["cluster.cpus_per_device"])
-    constraints = Constraints(global_batch=options["train.global_batch"], **options["plan"])
+    constraints = Constraints(
+        global_batch=options["train.global_batch"],
+        execution=EXECUTION,
+        pins=RUNNABLE.model_copy(update=dict(options["plan"])),
+    )
     context.progress(0, 2, "profiling the model")
-    workload = profile(options["train.task"], version, options["train.params"])
+    workload = profile_task(options["train.task"], version, options["train.params"])
     context.progress(1, 2, "measuring the devices")
     measured = calibrate(
         options["train.task"],
@@ -35,18 +41,18 @@ def run(context: StepContext) -> StepResult:
         global_batch=constraints.global_batch,
         cpus_per_device=cpus_per_device,
     )
-    workload = workload.model_copy(update={"timings": measured.timings, "gang_overhead_s": measured.gang_overhead_s})
+    workload = with_timings(workload, measured.timings, measured.gang_overhead_s)
     chosen = choose_plan(workload, measured.cluster, constraints)
     return StepResult(
         outputs={
             "plan": chosen,
+            "wanted": constraints,
             "workload": workload,
             "cluster": measured.cluster,
         },
         metrics={
-            "predicted_step_s": chosen.prediction.step.total_s,
-            "predicted_compute_s": chosen.prediction.step.compute_s,
-            "predicted_sync_s": chosen.prediction.step.sync_s,
+            "predicted_step_s": chosen.prediction.step_time_s,
+            **{f"predicted_{part}_s": value for part, value in chosen.prediction.stages[0].seconds.items()},
             "predicted_memory_bytes": float(max(chosen.prediction.memory_bytes)),
             "num_ranks": float(chosen.num_ranks),
         },

@@ -13,8 +13,8 @@ from heliostat.cluster.spec import ClusterSpec
 from heliostat.errors import HeliostatError
 from heliostat.experiment.step import Artifact, StepContext, StepResult
 from heliostat.experiment.steps import data, plan
+from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.placement import Placement
-from heliostat.placement.plan import ParallelPlan
 from heliostat.placement.solver import solve
 from heliostat.train import checkpoint, telemetry
 from heliostat.train.job import TrainJob, TrainReport, TrainSettings
@@ -104,7 +104,7 @@ def reporting_progress(context: StepContext, directory: Path) -> Iterator[None]:
 
 
 def _result(chosen: ParallelPlan, report: TrainReport) -> StepResult:
-    predicted_s = chosen.prediction.step.total_s
+    predicted_s = chosen.prediction.step_time_s
     return StepResult(
         outputs={"report": report},
         artifacts=(Artifact(kind="checkpoint", uri=report.checkpoint, digest=weights_digest(report.checkpoint)),),

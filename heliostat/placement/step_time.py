@@ -1,4 +1,4 @@
-"""What a strategy takes on given devices and links: seconds per step, where they go, and bytes per device. Pure.
+"""Seconds of one step of a strategy, and where they go. Pure.
 
     step = pipeline (simulated) + gradient synchronisation that shows + optimizer
 
@@ -11,32 +11,19 @@ from collections.abc import Sequence
 from math import exp
 from typing import NamedTuple
 
-from pydantic import NonNegativeFloat, NonNegativeInt
-
-from heliostat.cluster.network import Network
-from heliostat.cluster.spec import ClusterSpec
-from heliostat.placement.blocks import WorkloadProfile
+from heliostat.placement.block_time import update_s
 from heliostat.placement.collective_time import collective_s
 from heliostat.placement.device_time import element_bytes
-from heliostat.placement.efficiency import DeviceSpeed, Efficiencies, fitted, speed_of
-from heliostat.placement.hardware import lay_out, links_of
-from heliostat.placement.memory import replica_memory
+from heliostat.placement.ground import StageHardware
 from heliostat.placement.schedule import StageTimes, closed_form_s, simulate
-from heliostat.placement.stage_time import PassTime, StageLinks, StageTimer, stage_parameters, syncs_inside
+from heliostat.placement.stage_time import PassTime, StageTimer, stage_parameters, syncs_inside
 from heliostat.placement.strategy import StageStrategy, Strategy
-from heliostat.values import Frozen
+from heliostat.placement.workload import WorkloadProfile
 
 BAND_WIDTH = 1.2816
 """Standard deviations either side of the mean that hold 80 % of a normal distribution."""
 HOST_LINK_BYTES_PER_S = 2.0e10
 """Device to host and back for an offloaded optimizer: PCIe 4.0 with 16 lanes, as `links.PCIE_3_BYTES_PER_S` counts."""
-
-
-class StageHardware(NamedTuple):
-    """What a stage runs on: the device of each replica, and the links of its groups."""
-
-    speeds: tuple[DeviceSpeed, ...]
-    links: StageLinks
 
 
 class StageBreakdown(NamedTuple):
@@ -69,72 +56,6 @@ class StepPrediction(NamedTuple):
         return self.step_s / factor, self.step_s * factor
 
 
-class StageCost(Frozen):
-    """One stage: seconds of one step of its slowest replica, and bytes of its fullest rank."""
-
-    seconds: dict[str, NonNegativeFloat]
-    """By what they go to: compute, recompute, tensor, gather, host, bubble, sync, optimizer."""
-    memory_bytes: dict[str, NonNegativeFloat]
-    """By what they hold: parameters, gradients, optimizer, activations, temporary, reserve."""
-
-
-class Prediction(Frozen):
-    """What a plan is expected to cost."""
-
-    step_time_s: NonNegativeFloat
-    low_s: NonNegativeFloat
-    """Between this and `high_s` four steps of five are expected."""
-    high_s: NonNegativeFloat
-    memory_bytes: tuple[NonNegativeInt, ...]
-    """Peak of every rank: stage by stage, replica by replica, tensor-parallel neighbours together."""
-    stages: tuple[StageCost, ...]
-
-
-def predict(
-    workload: WorkloadProfile, cluster: ClusterSpec, strategy: Strategy, constants: Efficiencies | None = None
-) -> Prediction:
-    """Predict step time and memory of `strategy` on the devices of `cluster`.
-
-    Raises:
-        PlanError: the cluster lacks devices of a kind.
-        UserError: nothing tells how devices are joined.
-    """
-    known = constants or fitted()
-    network = Network(cluster)
-    layout = lay_out(network, strategy)
-    speeds: dict[tuple[str, float], DeviceSpeed] = {}
-    hardware = []
-    for replicas, links in zip(layout, links_of(network, strategy), strict=True):
-        devices = [min((cluster.device(one) for one in replica), key=lambda one: one.speed) for replica in replicas]
-        for device in devices:
-            key = (device.type, device.speed)
-            if key not in speeds:
-                of_type = speed_of(device.type, catalogue=cluster.catalogue, efficiencies=known)
-                speeds[key] = of_type.model_copy(update={"relative": device.speed})
-        hardware.append(StageHardware(tuple(speeds[device.type, device.speed] for device in devices), links))
-    step = predict_step(workload, strategy, hardware, StageTimer(known.shared))
-    memory = replica_memory(workload, strategy, step.in_flight)
-    low_s, high_s = step.band_s
-    return Prediction(
-        step_time_s=step.step_s,
-        low_s=low_s,
-        high_s=high_s,
-        memory_bytes=tuple(
-            int(use.total)
-            for stage, uses in zip(strategy.stages, memory, strict=True)
-            for use in uses
-            for _ in range(stage.ranks_per_replica)
-        ),
-        stages=tuple(
-            StageCost(
-                seconds={name.removesuffix("_s"): max(0.0, value) for name, value in one._asdict().items()},
-                memory_bytes=max(uses, key=lambda use: use.total)._asdict(),
-            )
-            for one, uses in zip(step.stages, memory, strict=True)
-        ),
-    )
-
-
 def predict_step(
     workload: WorkloadProfile,
     strategy: Strategy,
@@ -154,28 +75,27 @@ def predict_step(
     """
     many = strategy.num_micro_batches
     slowest = [
-        _slowest(workload, stage, place, strategy, timer)
+        slowest_pass(workload, stage, place, strategy, timer)
         for stage, place in zip(strategy.stages, hardware, strict=True)
     ]
     times = [
-        _as_times(one, share, workload, stage, place, strategy)
+        pass_times(one, share, workload, stage, place, strategy)
         for (one, share), stage, place in zip(slowest, strategy.stages, hardware, strict=True)
     ]
     in_flight: tuple[int, ...]
     if len(times) == 1:
         pipeline_s, in_flight = many * (times[0].forward_s + times[0].backward_s), (1,)
     elif exact:
-        chunked = [[_chunk(one, strategy.chunks)] * strategy.chunks for one in times]
-        line = simulate(strategy.schedule, chunked, many)
+        line = simulate(strategy.schedule, [_chunks(one, strategy.chunks) for one in times], many)
         pipeline_s, in_flight = line.total_s, line.in_flight
     else:
         pipeline_s, in_flight = closed_form_s(times, many), tuple([0] * len(times))
     breakdowns, step_s = [], 0.0
     for (one, share), stage, place in zip(slowest, strategy.stages, hardware, strict=True):
-        sync_s = _sync_s(workload, stage, place, strategy, one)
-        optimizer_s = _optimizer_s(workload, stage, place, strategy, timer)
+        synchronising_s = sync_s(workload, stage, place, strategy, one)
+        updating_s = optimizer_s(workload, stage, place, strategy, timer)
         per_step = share * many
-        step_s = max(step_s, pipeline_s + sync_s + optimizer_s)
+        step_s = max(step_s, pipeline_s + synchronising_s + updating_s)
         breakdowns.append(
             StageBreakdown(
                 compute_s=per_step * one.compute_s,
@@ -184,29 +104,38 @@ def predict_step(
                 gather_s=max(0.0, per_step * one.gather_s),
                 host_s=per_step * one.host_s,
                 bubble_s=max(0.0, pipeline_s - per_step * (one.forward_s + one.backward_s)),
-                sync_s=sync_s,
-                optimizer_s=optimizer_s,
+                sync_s=synchronising_s,
+                optimizer_s=updating_s,
             )
         )
-    uncertainty = max(speed.efficiency.uncertainty for place in hardware for speed in place.speeds[:1])
+    speeds = {id(speed): speed for place in hardware for speed in place.speeds}
+    uncertainty = max(speed.efficiency.uncertainty for speed in speeds.values())
     return StepPrediction(step_s=step_s, stages=tuple(breakdowns), in_flight=in_flight, uncertainty=uncertainty)
 
 
-def _slowest(
+def slowest_pass(
     workload: WorkloadProfile, stage: StageStrategy, place: StageHardware, strategy: Strategy, timer: StageTimer
 ) -> tuple[PassTime, float]:
-    """The pass time of the replica that takes longest per step, and its micro-batches per one of the step's."""
+    """The pass time of the replica that takes longest per step, and how many of it per micro-batch of the step.
+
+    A replica whose samples are no multiple of its micro-batch has a last one that is smaller.
+    """
     blocks = workload.part(stage.first_block, stage.end_block)
     found: dict[tuple[int, int, int], tuple[PassTime, float]] = {}
     for replica, speed in zip(stage.replicas, place.speeds, strict=True):
-        key = (id(speed), replica.micro_batch, replica.num_micro_batches)
+        key = (id(speed), replica.micro_batch, replica.num_samples)
         if key not in found:
             one = timer.pass_time(blocks, stage, replica.micro_batch, speed, place.links, strategy.execution)
-            found[key] = (one, replica.num_micro_batches / strategy.num_micro_batches)
+            full, rest = divmod(replica.num_samples, replica.micro_batch)
+            passes = float(full)
+            if rest:
+                last = timer.pass_time(blocks, stage, rest, speed, place.links, strategy.execution)
+                passes += (last.forward_s + last.backward_s) / (one.forward_s + one.backward_s)
+            found[key] = (one, passes / strategy.num_micro_batches)
     return max(found.values(), key=lambda item: item[1] * (item[0].forward_s + item[0].backward_s))
 
 
-def _as_times(
+def pass_times(
     one: PassTime,
     share: float,
     workload: WorkloadProfile,
@@ -214,6 +143,7 @@ def _as_times(
     place: StageHardware,
     strategy: Strategy,
 ) -> StageTimes:
+    """Seconds of one micro-batch on a stage whose slowest replica takes `one`, and to hand on what it puts out."""
     last_block, _ = workload.part(stage.end_block - 1, stage.end_block)[0]
     micro_batch = max(replica.micro_batch for replica in stage.replicas)
     sent = last_block.boundary_elements * micro_batch * element_bytes(strategy.execution.dtype) * share
@@ -225,18 +155,32 @@ def _as_times(
     )
 
 
-def _chunk(one: StageTimes, chunks: int) -> StageTimes:
-    return StageTimes(one.forward_s / chunks, one.backward_s / chunks, one.weight_s / chunks, *one[3:])
+def _chunks(one: StageTimes, chunks: int) -> list[StageTimes]:
+    return [StageTimes(one.forward_s / chunks, one.backward_s / chunks, one.weight_s / chunks, *one[3:])] * chunks
 
 
-def _sync_s(
+def stage_times(
+    workload: WorkloadProfile, strategy: Strategy, hardware: Sequence[StageHardware], timer: StageTimer
+) -> list[list[StageTimes]]:
+    """Seconds of one micro-batch on each chunk of each stage, as `schedule.simulate` takes them."""
+    found = []
+    for stage, place in zip(strategy.stages, hardware, strict=True):
+        one, share = slowest_pass(workload, stage, place, strategy, timer)
+        found.append(_chunks(pass_times(one, share, workload, stage, place, strategy), strategy.chunks))
+    return found
+
+
+def sync_s(
     workload: WorkloadProfile, stage: StageStrategy, place: StageHardware, strategy: Strategy, one: PassTime
 ) -> float:
+    """Gradient synchronisation of a stage that its passes do not hide."""
     execution, data = strategy.execution, place.links.data
     held = stage_parameters(workload, stage)
     tied_s = _tied_s(workload, stage, place, strategy)
     if data.size == 1 or syncs_inside(stage, execution):
         return tied_s
+    if workload.gang_overhead_s is not None and len(strategy.stages) == 1 and stage.zero == 0:
+        return workload.gang_overhead_s
     if stage.zero == 0:
         whole_s = collective_s("all_reduce", held * execution.gradient_bytes, data)
     else:
@@ -251,16 +195,22 @@ def _sync_s(
 def _tied_s(workload: WorkloadProfile, stage: StageStrategy, place: StageHardware, strategy: Strategy) -> float:
     if place.links.tied.size == 1:
         return 0.0
-    table = workload.blocks[0].split_parameters / stage.tensor_parallel
+    table = workload.tied_parameters / stage.tensor_parallel
     return collective_s("all_reduce", table * strategy.execution.gradient_bytes, place.links.tied)
 
 
-def _optimizer_s(
+def optimizer_s(
     workload: WorkloadProfile, stage: StageStrategy, place: StageHardware, strategy: Strategy, timer: StageTimer
 ) -> float:
+    """The update of a stage's parameters on its slowest device."""
     shards = place.links.data.size if stage.zero >= 1 else 1
-    updated = stage_parameters(workload, stage) / shards
-    slowest = min(speed.memory_rate for speed in place.speeds)
     if stage.offload:
+        updated = stage_parameters(workload, stage) / shards
         return updated * (strategy.execution.gradient_bytes + 2) / HOST_LINK_BYTES_PER_S
-    return updated * timer.shared.optimizer_bytes / slowest
+    blocks = workload.part(stage.first_block, stage.end_block)
+    speeds = {id(speed): speed for speed in place.speeds}
+    per_parameter = timer.shared.optimizer_bytes
+    return max(
+        sum(count * update_s(block, stage.tensor_parallel, speed, per_parameter) for block, count in blocks) / shards
+        for speed in speeds.values()
+    )

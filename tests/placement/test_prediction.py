@@ -1,7 +1,5 @@
 """The cost model as a whole: properties, round trips and clear errors."""
 
-import csv
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,24 +11,15 @@ from heliostat.cluster.links import Link
 from heliostat.cluster.machine import Device, Machine
 from heliostat.cluster.spec import ClusterSpec, Node
 from heliostat.cluster.topology import Connection, LinkClass, LinkKind, Nic, NodeTopology, TopologyDevice
-from heliostat.errors import DataError, PlanError, UserError
+from heliostat.errors import PlanError
 from heliostat.placement.collective_time import GroupLinks, collective_s
-from heliostat.placement.device_time import Degrees, block_time
+from heliostat.placement.device_time import Degrees, estimate
 from heliostat.placement.efficiency import fitted, speed_of
-from heliostat.placement.fit import fit, is_fitted_on, predict_runs
-from heliostat.placement.history import learn
-from heliostat.placement.predict import Prediction, predict
-from heliostat.placement.records import read_runs
+from heliostat.placement.prediction import Prediction, predict
 from heliostat.placement.strategy import ReplicaShare, StageStrategy, Strategy
 from heliostat.placement.workloads import Transformer, transformer
 
 GPT = transformer(Transformer(name="gpt", hidden=2048, layers=8, heads=16, seq_len=1024, vocabulary=50304))
-VTRAIN = {
-    "source_row": "1", "setting": "single-node", "gpu": "A100", "model_params_b": "", "n_gpus": "4",
-    "gpus_per_node": "8", "intra_bw_GBs": "150", "inter_bw_Gbps": "800", "gbs": "16", "mbs": "2", "hidden": "1024",
-    "heads": "16", "layers": "12", "seq_len": "1024", "tp": "2", "dp": "2", "pp": "1",
-    "recompute": "full", "iter_time_ms": "180",
-}  # fmt: skip
 
 
 def cluster(num_nodes: int = 2, kind: str = "A100-80GB-SXM", *, speed: float = 1.0, factor: float = 1.0) -> ClusterSpec:
@@ -135,58 +124,7 @@ def test_the_all_reduce_of_eight_a100_is_near_what_was_measured() -> None:
 def test_a_block_is_faster_on_a_faster_device_and_divided_by_tensor_parallelism() -> None:
     layer = GPT.blocks[1]
     a100, h100 = speed_of("A100-80GB-SXM"), speed_of("H100-80GB-SXM")
-    whole, half = (block_time(layer, Degrees(4, tensor), a100, "bf16") for tensor in (1, 2))
-    assert block_time(layer, Degrees(4), h100, "bf16").forward_s < whole.forward_s
+    whole, half = (estimate(layer, Degrees(4, tensor), a100, "bf16") for tensor in (1, 2))
+    assert estimate(layer, Degrees(4), h100, "bf16").forward_s < whole.forward_s
     assert 0.4 * whole.forward_s < half.forward_s < whole.forward_s
     assert whole.backward_s > whole.forward_s > whole.selective_s > 0
-
-
-def test_an_unknown_type_borrows_constants_with_a_wide_band() -> None:
-    constants = fitted()
-    assert constants.of("A800-80GB-SXM") == constants.types["A100-80GB-SXM"]
-    assert constants.of("RTX-4090") == constants.types["default"]
-
-
-def write(folder: Path, **changes: str) -> Path:
-    with (folder / "rows.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(VTRAIN))
-        writer.writeheader()
-        for layers in (12, 16, 20, 24):
-            for micro in (1, 2, 4):
-                writer.writerow(
-                    {**VTRAIN, "layers": str(layers), "mbs": str(micro), "iter_time_ms": str(15 * layers)} | changes
-                )
-    return folder
-
-
-def test_rows_of_a_file_are_read_fitted_and_split_by_shape(tmp_path: Path) -> None:
-    runs = read_runs(write(tmp_path))
-    assert len(runs) == 12
-    assert {run.measured_s for run in runs} == {0.18, 0.24, 0.3, 0.36}
-    known = [run for run in runs if is_fitted_on(run.shape)]
-    assert 0 < len(known) < len(runs)
-    constants = fit(runs, most_steps=3)
-    before, after = (
-        [abs(one.step_s / run.measured_s - 1) for run, one in zip(runs, predict_runs(runs, each), strict=True)]
-        for each in (fitted(), constants)
-    )
-    assert sum(after) < sum(before)
-    assert set(constants.fitted_on) == {run.shape for run in runs}
-    assert 0 < constants.types["A100-80GB-SXM"].errors["matmul"] < 0.2
-
-
-def test_history_corrects_equal_layers_of_other_depth(tmp_path: Path) -> None:
-    runs = read_runs(write(tmp_path))
-    twice = [
-        run._replace(measured_s=2 * one.step_s) for run, one in zip(runs, predict_runs(runs, fitted()), strict=True)
-    ]
-    learned = learn(twice[:6], fitted())
-    for run, one in zip(twice, predict_runs(twice, fitted(), corrections=learned), strict=True):
-        assert one.step_s == pytest.approx(run.measured_s, rel=0.06)
-
-
-def test_an_unknown_device_and_an_empty_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no CSV file with measured runs"):
-        read_runs(tmp_path)
-    with pytest.raises(UserError, match="there is no device type 'Z100'"):
-        read_runs(write(tmp_path, gpu="Z100"))
