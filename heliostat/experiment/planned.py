@@ -11,6 +11,7 @@ from heliostat.experiment.records import Store
 from heliostat.placement.constraints import Constraints
 from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.plan_file import PlanFile
+from heliostat.placement.search.outcome import Chosen
 from heliostat.placement.workload import WorkloadProfile
 
 STEP = "plan"
@@ -42,12 +43,7 @@ def planned(path: Path, overrides: Sequence[str] = ()) -> PlanFile:
     plan = ParallelPlan.model_validate(outputs["plan"])
     return PlanFile(
         wanted=Constraints.model_validate(outputs["wanted"]),
-        strategy=plan.strategy,
-        prediction=plan.prediction,
-        runners_up=plan.runners_up,
-        refused=plan.refused,
-        num_candidates=plan.num_candidates,
-        cut_by_budget=plan.cut_by_budget,
+        **{name: getattr(plan, name) for name in Chosen.model_fields},
         cluster=ClusterSpec.model_validate(outputs["cluster"]),
         workload=WorkloadProfile.model_validate(outputs["workload"]),
     )

@@ -1,32 +1,18 @@
 """`ParallelPlan`: how a workload is split over a cluster, what that is predicted to cost, and why. Pure."""
 
-from pydantic import Field, NonNegativeInt
-
 from heliostat.cluster.spec import Origin
-from heliostat.placement.prediction import Prediction
-from heliostat.placement.search.outcome import Found
-from heliostat.placement.strategy import ReplicaShare, StageStrategy, Strategy
-from heliostat.values import Frozen
+from heliostat.placement.search.outcome import Chosen
+from heliostat.placement.strategy import ReplicaShare, StageStrategy
 
 
-class ParallelPlan(Frozen):
-    """The best strategy that was found, with what was beside it."""
+class ParallelPlan(Chosen):
+    """The best strategy that was found, for whom, and why."""
 
     workload: str
     cluster_origin: Origin
     """What the plan was made for; with `emulated`, no figure in it says anything of the hardware it names."""
-    strategy: Strategy
-    prediction: Prediction
     reason: str
     """The plan and what binds it, in one sentence."""
-    runners_up: tuple[Found, ...] = ()
-    """Plans that lost, the best first."""
-    refused: dict[str, NonNegativeInt] = Field(default_factory=dict)
-    """How many candidates were left out, by reason."""
-    num_candidates: NonNegativeInt = 0
-    """How many were predicted exactly."""
-    cut_by_budget: bool = False
-    """Whether the time was up before the search was through."""
 
     @property
     def global_batch(self) -> int:

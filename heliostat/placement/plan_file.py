@@ -12,16 +12,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import PositiveInt, ValidationError
 
 from heliostat.cluster.spec import ClusterSpec
 from heliostat.document import Document, Keys, Mistake, read
 from heliostat.errors import ConfigError
 from heliostat.files import write_whole
 from heliostat.placement.constraints import Constraints
-from heliostat.placement.prediction import Prediction
 from heliostat.placement.schedule import Schedule
-from heliostat.placement.search.outcome import Found, Outcome
+from heliostat.placement.search.outcome import Chosen, Found, Outcome
 from heliostat.placement.strategy import Execution, ReplicaShare, StageStrategy, Strategy
 from heliostat.placement.workload import WorkloadProfile
 from heliostat.values import Frozen
@@ -34,40 +33,20 @@ _GLUE = "\x00"
 _NEXT_STEP = "`heliostat plan WORKLOAD --json` prints a plan file"
 
 
-class PlanFile(Frozen):
+class PlanFile(Chosen):
     """A plan, and what it was made from."""
 
     version: Literal[1] = 1
     """Of the form of the file."""
     wanted: Constraints
     """What was asked for."""
-    strategy: Strategy
-    prediction: Prediction
-    runners_up: tuple[Found, ...] = ()
-    """Plans that lost, the best first."""
-    refused: dict[str, NonNegativeInt] = Field(default_factory=dict)
-    """How many candidates were left out, by reason."""
-    num_candidates: NonNegativeInt = 0
-    """How many were looked at."""
-    cut_by_budget: bool = False
-    """Whether the time was up before the search was through."""
     cluster: ClusterSpec
     workload: WorkloadProfile
 
     @classmethod
     def of(cls, outcome: Outcome, workload: WorkloadProfile, cluster: ClusterSpec, wanted: Constraints) -> "PlanFile":
         """The best that a search found."""
-        return cls(
-            wanted=wanted,
-            strategy=outcome.best.strategy,
-            prediction=outcome.best.prediction,
-            runners_up=outcome.runners_up,
-            refused=outcome.refused,
-            num_candidates=outcome.num_candidates,
-            cut_by_budget=outcome.cut_by_budget,
-            cluster=cluster,
-            workload=workload,
-        )
+        return cls(wanted=wanted, cluster=cluster, workload=workload, **cls.fields_of(outcome))
 
 
 def load(path: Path) -> PlanFile:
@@ -111,7 +90,8 @@ def to_json(plan: PlanFile) -> str:
     """`plan` as JSON for people: equal replicas folded, what is short on one line."""
     data = plan.model_dump(mode="json", exclude={"workload", "wanted"})
     wanted = plan.wanted.model_dump(mode="json", exclude_defaults=True, exclude={"execution"})
-    data = {"version": data.pop("version"), "wanted": wanted, **data}
+    first = {name: data.pop(name) for name in ("version", "strategy", "prediction")}
+    data = {"version": first.pop("version"), "wanted": wanted, **first, **data}
     data["strategy"] = _folded(data["strategy"])
     data["runners_up"] = [{**one, "strategy": _folded(one["strategy"])} for one in data["runners_up"]]
     data["workload"] = plan.workload.model_dump(mode="json", exclude_defaults=True)

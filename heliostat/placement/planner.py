@@ -25,13 +25,8 @@ def plan(
     return ParallelPlan(
         workload=workload.name,
         cluster_origin=cluster.origin,
-        strategy=outcome.best.strategy,
-        prediction=outcome.best.prediction,
         reason=_reason(workload, outcome),
-        runners_up=outcome.runners_up,
-        refused=outcome.refused,
-        num_candidates=outcome.num_candidates,
-        cut_by_budget=outcome.cut_by_budget,
+        **ParallelPlan.fields_of(outcome),
     )
 
 
