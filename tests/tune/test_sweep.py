@@ -99,8 +99,10 @@ def test_a_sweep_tries_what_the_seed_says_and_is_not_repeated(base: TrainJob, se
     heard: list[tuple[int, int]] = []
     report = sweep(base, SPACE, settings, lambda index, epoch: heard.append((index, epoch.epoch)))
     assert [trial.index for trial in report.trials] == list(range(6))
-    assert report.trials[0].state == "finished"
-    assert all(trial.state in ("finished", "stopped") for trial in report.trials)
+    # ASHA never stops the first that comes to an epoch, whichever trial that is
+    states = {trial.state for trial in report.trials}
+    assert "finished" in states
+    assert states <= {"finished", "stopped"}
     assert sorted(heard) == [(t.index, n + 1) for t in report.trials for n in range(len(t.epochs))]
     assert report.best.checkpoint is not None
     best_epoch = min(report.best.epochs, key=lambda epoch: epoch["brier"])
