@@ -187,9 +187,7 @@ class _Probe:
 def _everywhere(cluster: ClusterSpec) -> Placement:
     devices = [(node.node_id, device) for node in cluster.nodes for device in node.devices]
     ranks = tuple(
-        RankPlacement(
-            rank=rank, node_id=node_id, device_index=device.index, device_kind=device.type, num_samples=1, micro_batch=1
-        )
+        RankPlacement(rank=rank, role=rank, node_id=node_id, device_index=device.index, device_kind=device.type)
         for rank, (node_id, device) in enumerate(devices)
     )
     return Placement(ranks=ranks, reason="every device, to measure it")

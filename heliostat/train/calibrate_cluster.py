@@ -208,11 +208,10 @@ def _placement(cluster: ClusterSpec, devices: Sequence[DeviceId]) -> Placement:
     ranks = (
         RankPlacement(
             rank=rank,
+            role=rank,
             node_id=one.node_id,
             device_index=one.device_index,
             device_kind=cluster.device(one).type,
-            num_samples=1,
-            micro_batch=1,
         )
         for rank, one in enumerate(devices)
     )

@@ -4,12 +4,12 @@ Commit protocol: the files go into a temporary sibling directory and reach the d
 SHA-256 digests, goes last; one atomic rename gives the directory its name, `step-00000050`. A reader trusts a manifest
 whose files match it and nothing else, so a run killed at any instant leaves only checkpoints that can be trusted.
 
-There is one writer per directory, rank 0; any number may read.
+Every part of the state, such as the model, is a directory in torch's format for distributed checkpoints, whatever plan
+wrote it; any plan reads it. This module reads; `heliostat.train.checkpointer` writes.
 """
 
 import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,18 +17,21 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import NonNegativeInt, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
-from heliostat.errors import CheckpointError, StoreError
-from heliostat.values import Frozen
+from heliostat.errors import CheckpointError
+from heliostat.train.pieces import Held, whole
+from heliostat.train.sharded.read import Stored
+from heliostat.values import Frozen, digest
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 MODEL = "model"
-"""The part of every checkpoint that holds the model's state."""
+"""The part of every checkpoint that holds the model's parameters and buffers, each tensor by the first of its names."""
+OPTIMIZER = "optimizer"
+"""The part that holds the optimizer's state; its step is the checkpoint's."""
 
 
 class FileRecord(Frozen):
@@ -36,6 +39,12 @@ class FileRecord(Frozen):
 
     num_bytes: NonNegativeInt
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "FileRecord":
+        """Of a file as it is now."""
+        with path.open("rb") as file:
+            return cls(num_bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 class Manifest(Frozen):
@@ -47,40 +56,10 @@ class Manifest(Frozen):
     """Validation metrics of this step; empty between epochs."""
     identity: dict[str, Any]
     """What the run's loss curve depends on (`TrainJob.identity`)."""
+    tied: dict[str, str]
+    """Further name -> name in the checkpoint, of tensors of the model that have several names."""
     files: dict[str, FileRecord]
-
-
-def commit(
-    directory: Path,
-    *,
-    step: int,
-    states: Mapping[str, Mapping[str, Any]],
-    metrics: Mapping[str, float],
-    identity: Mapping[str, Any],
-) -> Path:
-    """Write the `states` (part name -> state dict) of a step and commit them; returns the committed directory.
-
-    Raises:
-        StoreError: the disk is full or not writable; what was committed before is untouched.
-
-    """
-    target = directory / f"step-{step:08d}"
-    draft = directory / f".{target.name}.draft"
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        files = {f"{part}.pt": _write_state(draft / f"{part}.pt", state) for part, state in states.items()}
-        manifest = Manifest(step=step, metrics=dict(metrics), identity=dict(identity), files=files)
-        _write_text(draft / MANIFEST, manifest.model_dump_json(indent=1))
-        _sync(draft)
-        if target.exists():  # a damaged one: a run never repeats a step that is committed
-            shutil.rmtree(target)
-        draft.rename(target)
-        _sync(directory)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        shutil.rmtree(draft, ignore_errors=True)
-        raise _cannot_write(directory, error) from error
-    return target
+    """By path in the checkpoint."""
 
 
 def verify(path: str | Path) -> Manifest:
@@ -94,7 +73,7 @@ def verify(path: str | Path) -> Manifest:
     manifest = _manifest(path)
     for name, record in manifest.files.items():
         file = path / name
-        if not file.is_file() or file.stat().st_size != record.num_bytes or _sha256(file) != record.sha256:
+        if not file.is_file() or file.stat().st_size != record.num_bytes or FileRecord.of(file) != record:
             raise CheckpointError(
                 "a checkpoint does not match its manifest",
                 where=str(file),
@@ -104,31 +83,55 @@ def verify(path: str | Path) -> Manifest:
     return manifest
 
 
-def load(path: str | Path, part: str) -> dict[str, Any]:
-    """One verified part of a checkpoint, on the CPU.
+def weights_digest(path: str | Path) -> str:
+    """One digest of the model's files in a committed checkpoint, after verifying it.
 
     Raises:
         CheckpointError: as `verify`.
 
     """
-    verify(path)
-    state: dict[str, Any] = torch.load(Path(path) / f"{part}.pt", map_location="cpu", weights_only=True)
-    return state
+    return digest({name: record for name, record in verify(path).files.items() if name.startswith(f"{MODEL}/")})
+
+
+def read(path: str | Path, states: Mapping[str, Mapping[str, Held]]) -> Manifest:
+    """Read what a rank holds of each part, in place, from a checkpoint that was verified; its manifest.
+
+    Args:
+        path: as `latest` and `best` give it.
+        states: part name -> tensor name -> what this rank holds of it. Reading needs no other rank.
+
+    Raises:
+        CheckpointError: it is not there, or in another shape.
+
+    """
+    path = Path(path)
+    manifest = _manifest(path)
+    for part, state in states.items():
+        stored = Stored(path / part)
+        _check_fit(path, state, stored.shapes, complete=False)
+        stored.read(state)
+    return manifest
 
 
 def load_into(model: nn.Module, path: str | Path) -> None:
-    """Give `model` the weights of a checkpoint.
+    """Give a whole `model` the parameters and buffers of a checkpoint.
 
     Raises:
         CheckpointError: it is damaged, or the weights are another model's.
 
     """
-    try:
-        model.load_state_dict(load(path, MODEL))
-    except RuntimeError as error:
-        raise CheckpointError(
-            "the checkpoint belongs to another model", where=str(path), got=str(error).partition("\n\t")[2]
-        ) from error
+    verify(path)
+    state = {name: whole(tensor) for name, tensor in tensors_of(model).items()}
+    stored = Stored(Path(path) / MODEL)
+    _check_fit(path, state, stored.shapes, complete=True)
+    stored.read(state)
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and persistent buffers of `model`, each by the first of its names."""
+    first: dict[int, str] = {}
+    named = ((name, one) for name, one in model.state_dict(keep_vars=True).items() if isinstance(one, Tensor))
+    return {name: one for name, one in named if first.setdefault(id(one), name) == name}
 
 
 def latest(directory: Path) -> Path | None:
@@ -164,6 +167,20 @@ def check_identity(path: Path, identity: Mapping[str, Any]) -> None:
             got="; ".join(f"{name}: {found.get(name)!r} there, {identity[name]!r} now" for name in differing),
             next_step="train into another directory, or remove this one",
         )
+
+
+def _check_fit(
+    path: str | Path, state: Mapping[str, Held], shapes: Mapping[str, tuple[int, ...]], *, complete: bool
+) -> None:
+    found = [f"no {name} there" for name in state if name not in shapes]
+    found += [f"{name}, which is not here" for name in shapes if complete and name not in state]
+    found += [
+        f"{name} of shape {list(shapes[name])}, which is {list(held.shape)} here"
+        for name, held in state.items()
+        if shapes.get(name, held.shape) != held.shape
+    ]
+    if found:
+        raise CheckpointError("the checkpoint belongs to another model", where=str(path), got="; ".join(found))
 
 
 def _named(directory: Path) -> list[Path]:
@@ -209,42 +226,3 @@ def _manifest(path: Path) -> Manifest:
             got=str(error).partition("\n")[0],
             causes=("it was not written by this commit protocol, or was damaged since",),
         ) from error
-
-
-def _write_state(path: Path, state: Mapping[str, Any]) -> FileRecord:
-    with path.open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    return FileRecord(num_bytes=path.stat().st_size, sha256=_sha256(path))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(directory: Path) -> None:
-    """Make the directory's entries durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _cannot_write(directory: Path, error: Exception) -> StoreError:
-    return StoreError(
-        "a checkpoint cannot be written",
-        where=str(directory),
-        got=str(error).partition("\n")[0],
-        causes=("the disk is full", "the directory is not writable"),
-        next_step="make room or choose another store, and run again: it goes on from the last committed checkpoint",
-    )

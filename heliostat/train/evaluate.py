@@ -1,7 +1,6 @@
-"""Predictions and metrics of a model over many rows, on one rank or shared among all."""
+"""Predictions of a whole model over many rows, and what their metrics must be."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from heliostat.errors import TrainingFailure
-from heliostat.train import checkpoint, group
-from heliostat.train.replica import select
+from heliostat.train import checkpoint
+from heliostat.train.rows import select
 from heliostat.train.task import Arrays, Task, Tensors
 
 
@@ -38,23 +37,6 @@ def predict(task: Task, model: nn.Module, arrays: Arrays, *, micro_batch: int = 
     return _predict(task, model, tensors_of(arrays), micro_batch)
 
 
-def evaluate(
-    task: Task, model: nn.Module, tensors: Tensors, *, shares: Sequence[int], micro_batch: int
-) -> dict[str, float]:
-    """The task's metrics over all rows, on every rank: rank r predicts a part in proportion to `shares[r]`.
-
-    Raises:
-        TrainingFailure: a metric is not a finite number.
-
-    """
-    group.copy_from_first(model, buffers_only=True)
-    num_rows = len(tensors["label"])
-    edges = _edges(num_rows, shares)
-    own = _predict(task, model, select(tensors, slice(*edges[group.rank() : group.rank() + 2])), micro_batch)
-    predictions = np.concatenate(group.gather(own))
-    return _finite(task, task.metrics(predictions, tensors["label"].numpy()))
-
-
 @torch.inference_mode()
 def _predict(task: Task, model: nn.Module, tensors: Tensors, micro_batch: int) -> NDArray[Any]:
     model.eval()
@@ -66,12 +48,12 @@ def _predict(task: Task, model: nn.Module, tensors: Tensors, micro_batch: int) -
     return torch.cat(parts).numpy()
 
 
-def _edges(num_rows: int, shares: Sequence[int]) -> list[int]:
-    """Where the parts begin and end when `num_rows` are divided in proportion to `shares`."""
-    return [int(edge) for edge in np.rint(np.cumsum([0, *shares]) / sum(shares) * num_rows)]
+def finite(task: Task, metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics, if all of them are finite numbers.
 
-
-def _finite(task: Task, metrics: dict[str, float]) -> dict[str, float]:
+    Raises:
+        TrainingFailure: one is not.
+    """
     wrong = {name: value for name, value in metrics.items() if not math.isfinite(value)}
     if wrong:
         raise TrainingFailure(

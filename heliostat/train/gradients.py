@@ -9,7 +9,6 @@ A parameter that the loss does not reach has a gradient of zero, on every rank a
 parameters they reach.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,8 +16,6 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-from heliostat.train import group
 
 BUCKET_BYTES = 25 << 20
 """The default of DistributedDataParallel: large enough for bandwidth, small enough to overlap."""
@@ -33,9 +30,26 @@ class _Bucket:
 
 
 class GradientSum:
-    """The gradients of `parameters`; owns their `.grad`, so nothing else may set it to None."""
+    """The gradients of `parameters`; owns their `.grad`, so nothing else may set it to None.
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+    Args:
+        parameters: in the order in which the forward pass uses them.
+        ranks: the process group over which the gradients are summed; None for this rank alone.
+        scale: by which each rank multiplies its gradients before.
+        overlaps: whether a bucket is sent while the backward pass runs. Ranks that are in several groups must start
+            what they send in one order, so all but one of the groups send at the end.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        ranks: dist.ProcessGroup | None,
+        *,
+        scale: float = 1.0,
+        overlaps: bool = True,
+    ) -> None:
+        self._ranks, self._scale = ranks, scale
+        self._overlaps = overlaps and scale == 1.0
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
         self._buckets = [self._bucket(members) for members in _split(trainable[::-1])]
         self._num_sent = len(self._buckets)
@@ -49,7 +63,7 @@ class GradientSum:
         """The next backward pass is the last one of this step: send each bucket when it is complete."""
         self._num_sent = 0
         for bucket in self._buckets:
-            bucket.num_missing = bucket.num_parameters
+            bucket.num_missing = bucket.num_parameters if self._overlaps else -1
 
     def finish(self) -> None:
         """Send what the backward pass did not complete, and wait until every bucket holds the sum over the ranks."""
@@ -60,11 +74,14 @@ class GradientSum:
                 work.wait()
             bucket.works.clear()
 
-    def divide(self, count: float) -> bool:
-        """Divide by the global count; whether all gradients are finite."""
+    def multiply(self, factor: float) -> None:
+        """Multiply all gradients."""
         for bucket in self._buckets:
-            bucket.flat.div_(count)
-        return all(math.isfinite(bucket.flat.sum().item()) for bucket in self._buckets)
+            bucket.flat.mul_(factor)
+
+    def square(self) -> float:
+        """The sum of the squares of all gradients; not finite if one of them is not."""
+        return float(sum(torch.linalg.vector_norm(bucket.flat).item() ** 2 for bucket in self._buckets))
 
     def _bucket(self, parameters: Sequence[nn.Parameter]) -> _Bucket:
         first = parameters[0]
@@ -73,7 +90,7 @@ class GradientSum:
         gradients = torch.split(flat, [parameter.numel() for parameter in parameters])
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient.view_as(parameter)
-            if group.size() > 1:
+            if self._ranks is not None and self._overlaps:
                 parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket))  # type: ignore[no-untyped-call]
         return bucket
 
@@ -85,7 +102,12 @@ class GradientSum:
 
     def _send_next(self) -> None:
         bucket = self._buckets[self._num_sent]
-        bucket.works.extend(group.start_sum(bucket.flat))
+        if self._scale != 1.0:
+            bucket.flat.mul_(self._scale)
+        if self._ranks is not None:
+            work = dist.all_reduce(bucket.flat, group=self._ranks, async_op=True)
+            assert work is not None
+            bucket.works.append(work)
         self._num_sent += 1
 
 

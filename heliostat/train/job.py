@@ -1,14 +1,16 @@
 """What a training run is told, and what it tells in the end. Pure values: no torch, no Ray."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from heliostat.data.versions import DatasetVersion
 from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.placement import Placement
 from heliostat.placement.strategy import ReplicaShare
 from heliostat.values import Frozen, plain
+
+Precision = Literal["fp32", "bf16"]
 
 
 class TrainSettings(Frozen):
@@ -29,10 +31,20 @@ class TrainSettings(Frozen):
     metric: str
     """The validation metric that says which checkpoint is best."""
     mode: Literal["max", "min"] = "max"
+    precision: Precision = "fp32"
+    """Of the passes. With bf16 parameters, gradients and optimizer states stay in 32 bits."""
+    clip_norm: PositiveFloat | None = None
+    """The largest norm that the gradient of all parameters together may have; longer ones are scaled down to it."""
+    compile: bool = False
+    """Compile each block."""
+    patience: PositiveInt | None = None
+    """Epochs without a better `metric` after which training ends; None: it never ends early."""
+    verify: bool = False
+    """Check the plan before the first step: memory, collectives, and some steps against one process."""
 
 
 class TrainJob(Frozen):
-    """Everything a rank needs to train, besides its rank: rank r runs replica r of the plan."""
+    """Everything a rank needs to train, besides its rank."""
 
     task: str
     """Reference of the `Task` subclass: `package.module:Name` or `/path/to/file.py:Name`."""
@@ -40,17 +52,33 @@ class TrainJob(Frozen):
     """Keyword parameters of the task."""
     data: DatasetVersion
     plan: ParallelPlan
+    roles: tuple[NonNegativeInt, ...] | None = None
+    """By rank, which rank of the plan it plays; None: each plays its own."""
     settings: TrainSettings
     directory: str
     """Where checkpoints and telemetry go; on storage that all ranks share."""
     code_paths: list[str] = Field(default_factory=list)
     """Directories of the user's code, for `sys.path`."""
 
+    @model_validator(mode="after")
+    def _every_role_is_played_once(self) -> Self:
+        if self.roles is not None and sorted(self.roles) != list(range(self.plan.num_ranks)):
+            raise ValueError(f"the roles {list(self.roles)} are not those of a plan with {self.plan.num_ranks} ranks")
+        return self
+
+    def role_of(self, rank: int) -> int:
+        """The rank of the plan that `rank` of the process group plays: a place in `roles(plan.strategy)`."""
+        return rank if self.roles is None else self.roles[rank]
+
+    def placed(self, placement: Placement) -> "TrainJob":
+        """The job with the roles that `placement` gives its ranks."""
+        return self.model_copy(update={"roles": tuple(one.role for one in placement.ranks)})
+
     @property
     def replicas(self) -> tuple[ReplicaShare, ...]:
-        """The replicas in rank order."""
-        assert len(self.plan.stages) == 1, "pipeline stages are run by a later executor"
-        return self.plan.stages[0].replicas
+        """The replicas by rank, of a plan with one stage and no tensor parallelism."""
+        assert len(self.plan.stages) == 1, "a pipeline's stages have replicas of their own"
+        return tuple(self.plan.stages[0].replicas[self.role_of(rank)] for rank in range(self.plan.num_ranks))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -67,18 +95,11 @@ class TrainJob(Frozen):
                 "weight_decay": settings.weight_decay,
                 "warmup_fraction": settings.warmup_fraction,
                 "seed": settings.seed,
+                "precision": settings.precision,
+                "clip_norm": settings.clip_norm,
             }
         )
         return identity
-
-
-def placed(job: TrainJob, placement: Placement) -> TrainJob:
-    """The job with its replicas in the order in which `placement` ranks them."""
-    replicas = tuple(
-        ReplicaShare(device_kind=rank.device_kind, num_samples=rank.num_samples, micro_batch=rank.micro_batch)
-        for rank in placement.ranks
-    )
-    return job.model_copy(update={"plan": job.plan.on(replicas)})
 
 
 class TrainReport(Frozen):

@@ -22,7 +22,8 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from heliostat.errors import HeliostatError, TrainingFailure
 from heliostat.placement import gang
 from heliostat.placement.placement import Placement
-from heliostat.train.job import TrainJob, TrainReport, placed
+from heliostat.train import device
+from heliostat.train.job import TrainJob, TrainReport
 from heliostat.train.loop import execute
 
 POLL_INTERVAL_S = "0.3"
@@ -35,7 +36,7 @@ def launch(job: TrainJob, placement_for: Callable[[], Placement], cpus_per_rank:
     """Train `job` on a gang of Ray workers, to the end.
 
     Args:
-        job: its replicas may be in any order; each rank gets the share that its placement says.
+        job: with any plan; each rank plays the role that its placement says.
         placement_for: decides where the ranks go; called in Ray Train's controller process before each start.
         cpus_per_rank: cores of every rank, and its torch threads.
 
@@ -52,7 +53,7 @@ def launch(job: TrainJob, placement_for: Callable[[], Placement], cpus_per_rank:
     trainer = TorchTrainer(
         _train,
         train_loop_config={"job": job.model_dump_json(), "num_threads": cpus_per_rank},
-        torch_config=TorchConfig(backend="gloo"),
+        torch_config=TorchConfig(backend=device.backend_of(job.plan)),
         scaling_config=ScalingConfig(
             num_workers=num_ranks,
             use_gpu="GPU" in resources,
@@ -118,7 +119,7 @@ def _remember(placement: str, attempt: int) -> None:
 def _train(config: dict[str, Any]) -> TrainReport:
     """What every worker runs."""
     placement = Placement.model_validate_json(os.environ[_PLACEMENT])
-    job = placed(TrainJob.model_validate_json(config["job"]), placement)
+    job = TrainJob.model_validate_json(config["job"]).placed(placement)
     report = execute(job, num_threads=config["num_threads"])
     return report.model_copy(update={"placement": placement, "num_restarts": int(os.environ[_ATTEMPT])})
 

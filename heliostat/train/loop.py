@@ -1,31 +1,34 @@
-"""The executor: one rank of a data-parallel run, from the first step or from the last committed checkpoint.
+"""The executor: one rank of a run, from the first step or from the last committed checkpoint, whatever the plan.
 
 Pure torch.distributed; Ray Train, torchrun and a sweep's trial all call the same `execute`. What a step does depends on
-(seed, step) and, for dropout and the like, on the rank: the rows come from `GlobalBatches`, torch's generator is seeded
-anew every step, and the learning rate is a function of the step. So a checkpoint needs no state but the model's, the
-optimizer's and its step, and a resumed run repeats the curve of an undisturbed one.
+(seed, step) and, for dropout and the like, on the replica: the rows come from `GlobalBatches`, torch's generator is
+seeded anew every step, and the learning rate is a function of the step. So a checkpoint needs no state but the model's,
+the optimizer's and its step, and a resumed run repeats the curve of an undisturbed one, under its own plan or another.
 
-Batch normalisation sees one rank's micro-batch; its running statistics are rank 0's.
+Batch normalisation sees one replica's micro-batch; its running statistics are the first replica's.
 """
 
 import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 
-from heliostat.data.loader import GlobalBatches, share
+from heliostat.data.loader import GlobalBatches
 from heliostat.errors import CheckpointError, UserError
 from heliostat.references import did_you_mean
 from heliostat.train import checkpoint, group, telemetry
-from heliostat.train.evaluate import evaluate, tensors_of
+from heliostat.train.apply.engine import Engine, EngineSettings, StepResult
+from heliostat.train.checkpointer import Checkpointer, Retention
+from heliostat.train.evaluate import finite, tensors_of
 from heliostat.train.job import TrainJob, TrainReport, TrainSettings
-from heliostat.train.memory import PeakMemory
-from heliostat.train.replica import Replica, warm_up
+from heliostat.train.memory import PeakMemory, warm_up
+from heliostat.train.profiling.structure import canonical_names
 from heliostat.train.task import make_task
 
 OPTIMIZER = "optimizer"
@@ -70,58 +73,63 @@ class Run:
     """One rank's side of a training run."""
 
     def __init__(self, job: TrainJob) -> None:
-        assert group.size() == len(job.replicas), f"{group.size()} ranks for {len(job.replicas)} replicas"
         self._job = job
-        self._settings = job.settings
+        self._settings = settings = job.settings
         self._directory = Path(job.directory)
         self._checkpoints = self._directory / "checkpoints"
-        self._share = job.replicas[group.rank()]
-        self._shares = [replica.num_samples for replica in job.replicas]
         self._task = make_task(job.task, job.data, job.params)
         self._train = tensors_of(self._task.load("train"))
         self._validation = tensors_of(self._task.load("validation"))
         num_rows = len(next(iter(self._train.values())))
-        self._batches = GlobalBatches(num_rows=num_rows, global_batch=job.plan.global_batch, seed=self._settings.seed)
-        self._num_steps = self._settings.epochs * self._batches.num_steps_per_epoch
+        self._batches = GlobalBatches(num_rows=num_rows, global_batch=job.plan.global_batch, seed=settings.seed)
+        self._num_steps = settings.epochs * self._batches.num_steps_per_epoch
         warm_up()
         self._memory = PeakMemory()
-        torch.manual_seed(self._settings.seed)
-        self._replica = Replica(self._task, weight_decay=self._settings.weight_decay)
-        group.copy_from_first(self._replica.model)
+        torch.manual_seed(settings.seed)
+        self._engine = Engine(
+            self._task,
+            job.plan.strategy,
+            order=job.roles,
+            example=self._train,
+            settings=EngineSettings(
+                weight_decay=settings.weight_decay,
+                precision=settings.precision,
+                clip_norm=settings.clip_norm,
+                compiles=settings.compile,
+            ),
+        )
+        self._scores: list[float] = []
+        """The metric of every epoch."""
         self._resumed_from = self._resume()
 
     def train(self, on_epoch: OnEpoch | None) -> None:
         """All steps that are not done yet, with their checkpoints and telemetry."""
         first = self._resumed_from or 0
-        with telemetry.Writer(telemetry.file_of(self._directory, group.rank())) as writer:
+        with ExitStack() as stack:
+            writer = stack.enter_context(telemetry.Writer(telemetry.file_of(self._directory, group.rank())))
+            saver = stack.enter_context(self._checkpointer())
             writer.write(self._attempt(first))
             writer.flush()
             for step in range(first, self._num_steps):
                 writer.write(self._step(step))
                 if (step + 1) % self._batches.num_steps_per_epoch == 0:
-                    epoch = self._end_epoch(step + 1)
-                    if group.rank() == 0:
-                        writer.write(epoch)
-                        writer.flush()
-                    self._commit(step + 1, epoch.metrics)
-                    if on_epoch is not None and group.rank() == 0:
-                        on_epoch(epoch)
+                    if self._end_epoch(step + 1, writer, saver, on_epoch):
+                        break
                 elif (step + 1) % self._settings.checkpoint_every_steps == 0:
-                    self._commit(step + 1, {})
+                    self._save(saver, step + 1, {})
 
     def report(self, wall_s: float) -> TrainReport:
         """What became of the run, all attempts together; the steps' times are those of the telemetry."""
         steps = telemetry.steps(telemetry.file_of(self._directory, group.rank()))
         own = (median([step.compute_s for step in steps] or [0.0]), self._memory.added_bytes())
         compute_s, peak_memory_bytes = zip(*group.gather(own), strict=True)
-        step_time_s = median([step.compute_s + step.sync_s for step in steps] or [0.0])
         path = group.from_first(self._best() if group.rank() == 0 else None)
         assert path is not None
         return TrainReport(
-            num_steps=self._num_steps,
+            num_steps=group.from_first(max((step.step for step in steps), default=0)),
             metrics=checkpoint.verify(path).metrics,
             checkpoint=str(path),
-            step_time_s=group.from_first(step_time_s),
+            step_time_s=group.from_first(median([step.step_s for step in steps] or [0.0])),
             compute_s=compute_s,
             peak_memory_bytes=peak_memory_bytes,
             resumed_from_step=self._resumed_from,
@@ -129,36 +137,49 @@ class Run:
         )
 
     def _step(self, step: int) -> telemetry.StepRecord:
-        torch.manual_seed(_seed_of(self._settings.seed, step, group.rank()))
-        rows = share(self._batches.indices(step), self._shares, group.rank())
-        result = self._replica.step(
+        role = self._engine.team.role
+        torch.manual_seed(_seed_of(self._settings.seed, step, role.replica, role.stage))
+        result: StepResult = self._engine.step(
             self._train,
-            torch.tensor(rows),
+            torch.tensor(self._batches.indices(step)),
             number=step + 1,
-            micro_batch=self._share.micro_batch,
             learning_rate=learning_rate(self._settings, step, self._num_steps),
         )
         return telemetry.StepRecord(
             step=step + 1,
             loss=result.loss,
-            compute_s=result.compute_s,
+            gradient_norm=result.gradient_norm,
+            num_elements=result.num_elements,
+            passes_s=result.passes_s,
+            wait_s=result.wait_s,
             sync_s=result.sync_s,
-            samples=len(rows),
+            update_s=result.update_s,
             time=time.time(),
         )
 
-    def _end_epoch(self, step: int) -> telemetry.EpochRecord:
-        metrics = evaluate(
-            self._task,
-            self._replica.model,
-            self._validation,
-            shares=self._shares,
-            micro_batch=self._share.micro_batch,
-        )
+    def _end_epoch(self, step: int, writer: telemetry.Writer, saver: Checkpointer, on_epoch: OnEpoch | None) -> bool:
+        """Evaluate, tell and save; whether the run ends here."""
+        predictions = self._engine.predict(self._validation)
+        metrics = finite(self._task, self._task.metrics(predictions, self._validation["label"].numpy()))
         self._check_metric(metrics)
-        return telemetry.EpochRecord(
-            epoch=step // self._batches.num_steps_per_epoch, step=step, metrics=metrics, time=time.time()
-        )
+        self._scores.append(metrics[self._settings.metric])
+        number = step // self._batches.num_steps_per_epoch
+        epoch = telemetry.EpochRecord(epoch=number, step=step, metrics=metrics, time=time.time())
+        if group.rank() == 0:
+            writer.write(epoch)
+            writer.flush()
+        self._save(saver, step, metrics)
+        if on_epoch is not None:
+            saver.wait()
+            if group.rank() == 0:
+                on_epoch(epoch)
+        return self._is_past_its_best()
+
+    def _is_past_its_best(self) -> bool:
+        """Whether as many epochs as `patience` allows were no better than one before."""
+        patience, scores = self._settings.patience, self._scores
+        best = scores.index(max(scores) if self._settings.mode == "max" else min(scores))
+        return patience is not None and len(scores) - 1 - best >= patience
 
     def _check_metric(self, metrics: Mapping[str, float]) -> None:
         if self._settings.metric not in metrics:
@@ -168,16 +189,18 @@ class Run:
                 next_step=f"choose among: {', '.join(metrics)}",
             )
 
-    def _commit(self, step: int, metrics: Mapping[str, float]) -> None:
-        if group.rank() != 0:
-            return
-        states = {
-            checkpoint.MODEL: self._replica.model.state_dict(),
-            OPTIMIZER: self._replica.optimizer.state_dict(),
-        }
-        checkpoint.commit(self._checkpoints, step=step, states=states, metrics=metrics, identity=self._job.identity)
+    def _checkpointer(self) -> Checkpointer:
         settings = self._settings
-        checkpoint.retain(self._checkpoints, keep=settings.keep_checkpoints, metric=settings.metric, mode=settings.mode)
+        return Checkpointer(
+            self._checkpoints,
+            identity=self._job.identity,
+            tied={name: first for name, first in canonical_names(self._engine.model).items() if name != first},
+            retention=Retention(settings.keep_checkpoints, settings.metric, settings.mode),
+        )
+
+    def _save(self, saver: Checkpointer, step: int, metrics: Mapping[str, float]) -> None:
+        held = {checkpoint.MODEL: self._engine.model_held(), OPTIMIZER: self._engine.optimizer_held()}
+        saver.save(step, held, metrics)
 
     def _resume(self) -> int | None:
         """Go on from the latest whole checkpoint, the same on all ranks; the step it holds."""
@@ -185,9 +208,12 @@ class Run:
         if path is None:
             return None
         checkpoint.check_identity(path, self._job.identity)
-        checkpoint.load_into(self._replica.model, path)
-        self._replica.optimizer.load_state_dict(checkpoint.load(path, OPTIMIZER))
-        return checkpoint.verify(path).step
+        held = {checkpoint.MODEL: self._engine.model_held(), OPTIMIZER: self._engine.optimizer_held()}
+        step = checkpoint.read(path, held).step
+        self._engine.restored(step)
+        epochs = telemetry.epochs(telemetry.file_of(self._directory, 0))
+        self._scores = [one.metrics[self._settings.metric] for one in epochs if one.step <= step]
+        return step
 
     def _best(self) -> Path:
         path = checkpoint.best(self._checkpoints, self._settings.metric, self._settings.mode)

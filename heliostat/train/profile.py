@@ -25,7 +25,7 @@ from heliostat.errors import TrainingFailure, UserError
 from heliostat.placement.workload import WorkloadProfile
 from heliostat.train.evaluate import tensors_of
 from heliostat.train.profiling.run import Batch, Loss, meta_twin, run
-from heliostat.train.replica import loss_of, select
+from heliostat.train.rows import loss_of, select
 from heliostat.train.task import make_task
 
 NUM_ROWS = 64

@@ -9,7 +9,8 @@ Only passes are repeated: the optimizer's update and validation take what they t
 """
 
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -39,7 +40,7 @@ class Repeater:
         self._model = model
         self._owed_rows = 0.0
 
-    def repeat(self, num_rows: int, loss_of_first: Callable[[int], Tensor]) -> None:
+    def repeat(self, num_rows: int, run_first: Callable[[int], Sequence[Tensor]]) -> None:
         """Do the passes that the next micro-batch is to take longer.
 
         Gradients, buffers and torch's random numbers are afterwards what they were. For a moment there is a second set
@@ -48,7 +49,7 @@ class Repeater:
 
         Args:
             num_rows: rows of the micro-batch.
-            loss_of_first: computes the loss of its first so many rows.
+            run_first: runs its first so many rows; returns what the pass puts out.
         """
         self._owed_rows += self._extra * num_rows
         least = max(1, min(MIN_ROWS, num_rows))
@@ -56,7 +57,15 @@ class Repeater:
             self._owed_rows -= rows
             with _untouched(self._model):
                 parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-                torch.autograd.grad(loss_of_first(rows), parameters, allow_unused=True)
+                made = run_first(rows)
+                torch.autograd.grad(made, parameters, [torch.ones_like(one) for one in made], allow_unused=True)
+
+
+def burn(seconds: float) -> None:
+    """Keep this thread's core busy: for passes that cannot be repeated, because other ranks take part in them."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
 
 
 @contextmanager

@@ -71,16 +71,35 @@ class Task(ABC):
     def arrays(self, columns: Columns) -> Arrays:
         """Feature columns as the model takes them: `numeric` (n, F), `categorical` (n, C), `label` (n,) if there."""
         arrays = self.data.encoder.encode(columns)
-        if self.data.label in columns:
+        if self.data.label is not None and self.data.label in columns:
             arrays["label"] = columns[self.data.label].astype(np.float32)
         return arrays
 
     def load(self, split: str) -> Arrays:
-        """All rows of `train`, `validation` or `test`."""
+        """All rows of `train`, `validation` or `test`; `label` is what `metrics` judges predictions against.
+
+        Without features it is the columns as they were prepared. A task that wants them otherwise overrides this.
+        """
+        if self.data.label is None:
+            return dict(_columns(_Versioned(self.data), split, tuple(self.data.column_types)))
         encoder = self.data.encoder
         numeric = [scale.name for scale in encoder.numeric]
         categorical = [vocabulary.name for vocabulary in encoder.categorical]
         return self.arrays(_columns(_Versioned(self.data), split, (*numeric, *categorical, self.data.label)))
+
+    def baselines(self, train: Arrays, test: Arrays) -> dict[str, NDArray[Any]]:
+        """Name -> predictions for the rows of `test` of models so simple that this one should beat them.
+
+        By default, with features and a binary label: logistic regression and the class prior. Otherwise none.
+        """
+        if self.data.label is None:
+            return {}
+        from heliostat.train.baselines import class_prior, logistic_regression
+
+        return {
+            "logistic regression": logistic_regression(train, test, self.data.encoder.cardinalities),
+            "class prior": class_prior(train, len(test["label"])),
+        }
 
 
 def make_task(reference: str, data: DatasetVersion, params: Mapping[str, Any]) -> Task:

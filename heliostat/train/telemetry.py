@@ -39,13 +39,28 @@ class StepRecord(Frozen):
     """Steps done, this one included."""
     loss: float
     """Mean over the global batch, before the update."""
-    compute_s: float
-    """Forward, backward and update on this rank."""
+    gradient_norm: float
+    """Of all gradients together, before clipping."""
+    num_elements: float
+    """What the loss counted over the global batch: rows, or tokens."""
+    passes_s: float
+    """Forward and backward on this rank, waiting for other stages included."""
+    wait_s: float
+    """Of those, waiting for other stages."""
     sync_s: float
     """Waiting for the gradients of the other ranks."""
-    samples: int
-    """Of this rank."""
+    update_s: float
     time: float
+
+    @property
+    def compute_s(self) -> float:
+        """Forward, backward and update, without waiting."""
+        return self.passes_s - self.wait_s + self.update_s
+
+    @property
+    def step_s(self) -> float:
+        """All of it."""
+        return self.passes_s + self.sync_s + self.update_s
 
 
 class EpochRecord(Frozen):

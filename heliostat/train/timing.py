@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
+from heliostat.placement.strategy import ReplicaShare, StageStrategy, Strategy
 from heliostat.train import group
-from heliostat.train.replica import Replica
+from heliostat.train.apply.engine import Engine
+from heliostat.train.apply.roles import training_rounds
 from heliostat.train.step_timing import StepTiming
 from heliostat.train.task import Task, Tensors
 
@@ -32,14 +34,15 @@ def measure_step(task: Task, tensors: Tensors, *, micro_batches: Sequence[int]) 
 
     """
     assert group.size() == 1, "ranks in a process group would wait for each other"
-    replica = Replica(task, weight_decay=0.0)
+    engine = Engine(task, replicas(1, micro_batches[0]), example=tensors)
+    rounds = {size: training_rounds(replicas(1, size)) for size in micro_batches}
     num_rows = len(next(iter(tensors.values())))
     passes: dict[int, list[float]] = {size: [] for size in micro_batches}
     updates: list[float] = []
     for number in _rounds():
         for size, times in passes.items():
             rows = torch.randint(num_rows, (size,))
-            result = replica.step(tensors, rows, number=number, micro_batch=size, learning_rate=0.0)
+            result = engine.step(tensors, rows, number=number, learning_rate=0.0, rounds=rounds[size])
             if number > 0:
                 times.append(result.passes_s)
                 updates.append(result.update_s)
@@ -52,16 +55,24 @@ def measure_gang(task: Task, tensors: Tensors, *, micro_batch: int) -> float:
 
     Every rank calls this and takes `micro_batch` rows in each step.
     """
-    replica = Replica(task, weight_decay=0.0)
+    num_ranks = group.size()
+    engine = Engine(task, replicas(num_ranks, micro_batch), example=tensors)
     num_rows = len(next(iter(tensors.values())))
     times: list[float] = []
     for number in range(NUM_WARM_UP + NUM_GANG_STEPS):
-        rows = torch.randint(num_rows, (micro_batch,))
+        rows = torch.randint(num_rows, (num_ranks * micro_batch,))
         started = time.perf_counter()
-        replica.step(tensors, rows, number=number, micro_batch=micro_batch, learning_rate=0.0)
+        engine.step(tensors, rows, number=number, learning_rate=0.0)
         if number >= NUM_WARM_UP:
             times.append(time.perf_counter() - started)
     return median(times)
+
+
+def replicas(num_ranks: int, micro_batch: int) -> Strategy:
+    """Ranks that each run the whole model on one micro-batch a step."""
+    share = ReplicaShare(device_kind="this", num_samples=micro_batch, micro_batch=micro_batch)
+    stage = StageStrategy(first_block=0, end_block=1, replicas=(share,) * num_ranks)
+    return Strategy(global_batch=num_ranks * micro_batch, stages=(stage,))
 
 
 def fit_line(sizes: Sequence[int], times_s: Sequence[float]) -> tuple[float, float]:

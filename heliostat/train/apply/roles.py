@@ -1,19 +1,20 @@
-"""Who does what: the rank of every device of a plan, and which samples of a round each replica has. Pure.
+"""Who does what: the rank of every device of a plan, and which samples each replica has in every round. Pure.
 
 Ranks go stage by stage, replica by replica, tensor-parallel neighbours together, as `Prediction.memory_bytes` does.
 All stages work in the same rounds: in every round the same samples go through all stages, divided by their replicas.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from heliostat.errors import PlanError
-from heliostat.placement.strategy import ReplicaShare, StageStrategy, Strategy
+from heliostat.placement.strategy import ReplicaShare, Strategy
 
 
 class Role(NamedTuple):
     """What one rank is."""
 
-    rank: int
     stage: int
     replica: int
     """Among those of its stage."""
@@ -21,18 +22,8 @@ class Role(NamedTuple):
     """Its place among the ranks that share the replica."""
 
 
-def roles(strategy: Strategy) -> tuple[Role, ...]:
-    """The role of every rank, by rank."""
-    found: list[Role] = []
-    for number, stage in enumerate(strategy.stages):
-        for replica in range(len(stage.replicas)):
-            for tensor in range(stage.ranks_per_replica):
-                found.append(Role(len(found), number, replica, tensor))
-    return tuple(found)
-
-
 class Interval(NamedTuple):
-    """Samples `begin` to `end` of a round."""
+    """Samples `begin` to `end` exclusive."""
 
     begin: int
     end: int
@@ -48,31 +39,65 @@ class Interval(NamedTuple):
         return Interval(begin, max(begin, min(self.end, other.end)))
 
 
-def in_round(share: ReplicaShare, number: int) -> int:
-    """Samples of a replica in round `number`: its micro-batch, fewer in the last round."""
+class Round(NamedTuple):
+    """The samples that go through all stages together."""
+
+    number: int
+    spans: tuple[tuple[Interval, ...], ...]
+    """By stage and replica."""
+
+
+def roles(strategy: Strategy) -> tuple[Role, ...]:
+    """The role of every rank, by rank."""
+    return tuple(
+        Role(number, replica, tensor)
+        for number, stage in enumerate(strategy.stages)
+        for replica in range(len(stage.replicas))
+        for tensor in range(stage.ranks_per_replica)
+    )
+
+
+def training_rounds(strategy: Strategy) -> tuple[Round, ...]:
+    """The rounds of a step, over the global batch.
+
+    Raises:
+        PlanError: stages do not agree on the samples of a round.
+    """
+    found: list[Round] = []
+    begin = 0
+    for number in range(strategy.num_micro_batches):
+        sizes = [[_in_round(share, number) for share in stage.replicas] for stage in strategy.stages]
+        totals = [sum(own) for own in sizes]
+        if len(set(totals)) > 1:
+            raise PlanError(
+                f"the stages do not agree on the samples of round {number}",
+                got=", ".join(f"stage {at}: {total}" for at, total in enumerate(totals)),
+                next_step="let the micro-batches of every stage's replicas add up to the same number",
+            )
+        found.append(Round(number, tuple(_divided(own, begin) for own in sizes)))
+        begin += totals[0]
+    return tuple(found)
+
+
+def forward_rounds(strategy: Strategy, num_samples: int) -> tuple[Round, ...]:
+    """Rounds of forward passes over `num_samples`, each replica having its micro-batch of every round but the last."""
+    full = [[share.micro_batch for share in stage.replicas] for stage in strategy.stages]
+    size = sum(full[0])
+    found = []
+    for number, begin in enumerate(range(0, num_samples, size)):
+        spans = tuple(
+            tuple(Interval(min(one.begin, num_samples), min(one.end, num_samples)) for one in _divided(own, begin))
+            for own in full
+        )
+        found.append(Round(number, spans))
+    return tuple(found)
+
+
+def _in_round(share: ReplicaShare, number: int) -> int:
+    """Samples of a replica in round `number`: its micro-batch, fewer in its last one."""
     return min(share.micro_batch, max(0, share.num_samples - number * share.micro_batch))
 
 
-def intervals(stage: StageStrategy, number: int) -> list[Interval]:
-    """Which samples of round `number` each replica of `stage` has."""
-    found, begin = [], 0
-    for share in stage.replicas:
-        found.append(Interval(begin, begin + in_round(share, number)))
-        begin = found[-1].end
-    return found
-
-
-def check_rounds(strategy: Strategy) -> None:
-    """Refuse stages that do not agree on the samples of every round.
-
-    Raises:
-        PlanError: names the round and the stages.
-    """
-    for number in range(strategy.num_micro_batches):
-        sizes = [intervals(stage, number)[-1].end for stage in strategy.stages]
-        if len(set(sizes)) > 1:
-            raise PlanError(
-                f"the stages do not agree on the samples of round {number}",
-                got=", ".join(f"stage {at}: {size}" for at, size in enumerate(sizes)),
-                next_step="let the micro-batches of every stage's replicas add up to the same number",
-            )
+def _divided(sizes: Sequence[int], begin: int) -> tuple[Interval, ...]:
+    edges = list(accumulate(sizes, initial=begin))
+    return tuple(Interval(low, high) for low, high in pairwise(edges))

@@ -1,9 +1,9 @@
 """A rank's part of a model: the whole model, of which only some blocks are there.
 
-Other blocks put out zeros of the right shape and have no storage, so the model's own forward runs unchanged. Before the
-first block of a chunk the tensors that cross the cut take the place of what came before; before the first block after
-it the forward pass ends, and what that block would have been given is the chunk's output. Names of parameters stay
-those of the single-device model.
+Modules of other blocks put out zeros of the right shape and have no storage, so the model's own forward runs unchanged.
+Before the first block of a chunk the tensors that cross the cut take the place of what came before; before the first
+block after it the forward pass ends, and what that block would have been given is the chunk's output. Names of
+parameters stay those of the single-device model.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from heliostat.train.apply.chain import Chain, Leaf, Made, blocks_of
+from heliostat.placement.strategy import Strategy
+from heliostat.train.apply.chain import Chain, Leaf, Made
+
+Call = Callable[[nn.Module], Any]
+"""Runs the model on the samples of one pass: its loss, or its predictions."""
 
 
 class Span(NamedTuple):
@@ -21,6 +25,42 @@ class Span(NamedTuple):
 
     first: int
     end: int
+
+
+def spans_of(strategy: Strategy, stage: int) -> tuple[Span, ...]:
+    """The blocks of every chunk of `stage`.
+
+    With several chunks a stage's blocks are divided evenly over them, the first ones having one more; the chain goes
+    through the first chunk of every stage, then the second, ...
+    """
+    sizes = [_sizes(one.end_block - one.first_block, strategy.chunks) for one in strategy.stages]
+    found, at = [], 0
+    for chunk in range(strategy.chunks):
+        for number, own in enumerate(sizes):
+            if number == stage:
+                found.append(Span(at, at + own[chunk]))
+            at += own[chunk]
+    return tuple(found)
+
+
+class Whole:
+    """A stage that is the whole model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def takes(self, _: int) -> tuple[Leaf, ...]:
+        """Nothing."""
+        return ()
+
+    def gives(self, _: int) -> tuple[Leaf, ...]:
+        """Nothing."""
+        return ()
+
+    def forward(self, chunk: int, call: Call, num_samples: int, received: Sequence[Tensor]) -> Any:
+        """What `call` returns."""
+        del chunk, num_samples, received
+        return call(self.model)
 
 
 class _Cut(BaseException):
@@ -32,37 +72,48 @@ class _Cut(BaseException):
 
 
 class Stage:
-    """The chunks of one rank; their blocks are there, and what is in no block."""
+    """The chunks of one rank.
+
+    Raises:
+        PlanError: the model cannot be cut there.
+    """
 
     def __init__(self, model: nn.Module, chain: Chain, spans: Sequence[Span], device: torch.device) -> None:
         for span in spans:
-            if span.first:
-                chain.check_cut(span.first)
-        self.model, self.chain, self.spans, self._device = model, chain, tuple(spans), device
-        self._active = self.spans[0]
+            for edge in (span.first, span.end):
+                chain.check_cut(edge)
+        self.model, self._chain, self._spans, self._device = model, chain, tuple(spans), device
+        self._active = self._spans[0]
         self._num_samples = 0
         self._received: Sequence[Tensor] = ()
-        for at, (link, block) in enumerate(zip(chain.links, _in_order(model, chain), strict=True)):
-            block.forward = self._switched(at, link.made, block.forward)
-            block.register_forward_pre_hook(self._boundary(at), with_kwargs=True, prepend=True)
+        for at, block in enumerate(chain.blocks):
+            for name in block.modules:
+                module = model.get_submodule(name)
+                module.forward = self._switched(at, chain.made[name], module.forward)
+            if block.modules:
+                entry = model.get_submodule(chain.entry(at))
+                entry.register_forward_pre_hook(self._boundary(at), with_kwargs=True, prepend=True)
 
     def takes(self, chunk: int) -> tuple[Leaf, ...]:
         """What crosses the cut before a chunk."""
-        first = self.spans[chunk].first
-        return self.chain.links[first].taken if first else ()
+        return self._chain.crossing(self._spans[chunk].first)
 
     def gives(self, chunk: int) -> tuple[Leaf, ...]:
         """What crosses the cut after a chunk."""
-        end = self.spans[chunk].end
-        return self.chain.links[end].taken if end < len(self.chain.links) else ()
+        return self._chain.crossing(self._spans[chunk].end)
 
-    def forward(
-        self, chunk: int, loss: Callable[[nn.Module], Any], num_samples: int, received: Sequence[Tensor]
-    ) -> Any:
-        """The tensors for the next chunk; of the last chunk what `loss` returns."""
-        self._active, self._num_samples, self._received = self.spans[chunk], num_samples, received
+    def forward(self, chunk: int, call: Call, num_samples: int, received: Sequence[Tensor]) -> Any:
+        """The tensors for the next chunk; of the last chunk what `call` returns.
+
+        Args:
+            chunk: which of the stage's.
+            call: runs the model.
+            num_samples: of this pass.
+            received: what the chunk before has put out, as `takes` says.
+        """
+        self._active, self._num_samples, self._received = self._spans[chunk], num_samples, received
         try:
-            return loss(self.model)
+            return call(self.model)
         except _Cut as cut:
             return cut.outputs
 
@@ -77,14 +128,15 @@ class Stage:
 
     def _boundary(self, at: int) -> Callable[..., Any]:
         def hook(_: nn.Module, args: Any, kwargs: Any) -> Any:
+            crossing = self._chain.crossing(at)
             if at == self._active.first and at:
                 leaves, spec = pytree.tree_flatten((args, kwargs))
-                for leaf, tensor in zip(self.chain.links[at].taken, self._received, strict=True):
+                for leaf, tensor in zip(crossing, self._received, strict=True):
                     leaves[leaf.place] = tensor
                 return pytree.tree_unflatten(leaves, spec)
             if at == self._active.end:
                 leaves = pytree.tree_leaves((args, kwargs))
-                raise _Cut([leaves[leaf.place] for leaf in self.chain.links[at].taken])
+                raise _Cut([leaves[leaf.place].to(leaf.dtype) for leaf in crossing])
             return None
 
         return hook
@@ -94,6 +146,6 @@ class Stage:
         return torch.zeros((), dtype=one.dtype, device=self._device).expand(shape)
 
 
-def _in_order(model: nn.Module, chain: Chain) -> list[nn.Module]:
-    blocks = blocks_of(model)
-    return [blocks[link.name] for link in chain.links]
+def _sizes(total: int, parts: int) -> list[int]:
+    each, more = divmod(total, parts)
+    return [each + (number < more) for number in range(parts)]

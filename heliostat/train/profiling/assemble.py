@@ -26,13 +26,11 @@ def chain_of(recorder: Recorder, model: nn.Module, num_samples: int) -> tuple[tu
     for link in links:
         original = links[flow.place[link.original]] if link.original is not None else None
         if original is None:
-            blocks.append(_block(link, flow, flow.outside(link), is_last=link is links[-1]))
+            blocks.append(_block(*completed(link, links, flow), flow, is_last=link is links[-1]))
         elif link.glue == original.glue:
             blocks.append(_copied(blocks[original.place], link, original, flow))
         else:
-            whole = replace(link, segments=[*original.parts, *(one for one in link.segments if one.part is None)])
-            outside = flow.outside(link) | flow.outside(original)
-            block = _block(whole, flow, outside, is_last=link is links[-1])
+            block = _block(*completed(link, links, flow), flow, is_last=link is links[-1])
             blocks.append(_copied(block, link, original, flow))
     used = {id(weight) for call in links[-1].calls for weight in call.weights}
     first = links[0].parameters if len(links) > 1 else []
@@ -40,7 +38,16 @@ def chain_of(recorder: Recorder, model: nn.Module, num_samples: int) -> tuple[tu
     return _merged(_shareable(blocks)), tied
 
 
-def _block(link: Link, flow: Flow, outside: set[int], *, is_last: bool) -> Block:
+def completed(link: Link, links: Sequence[Link], flow: Flow) -> tuple[Link, set[int]]:
+    """`link` with all of its calls, those of its originals where parts were not run; and memory that others touch."""
+    if link.original is None:
+        return link, flow.outside(link)
+    original = links[flow.place[link.original]]
+    full = replace(link, segments=[*original.parts, *(one for one in link.segments if one.part is None)])
+    return full, flow.outside(link) | flow.outside(original)
+
+
+def _block(link: Link, outside: set[int], flow: Flow, *, is_last: bool) -> Block:
     calls = link.calls
     cuts = find_cuts(calls, outside)
     ops = operations(calls, cuts, flow.num_samples)

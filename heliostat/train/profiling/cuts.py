@@ -23,6 +23,8 @@ class Cuts(NamedTuple):
 
     roles: Mapping[Call, Literal["column", "row"]]
     """Of calls with weights."""
+    units: Mapping[Call, int]
+    """Of these calls: equal runs of columns, or of the depth, that stay together, as those of a head."""
     divided: frozenset[int]
     """Memory of which each rank has a part."""
     limit: int
@@ -39,17 +41,19 @@ def find_cuts(calls: Sequence[Call], outside: Iterable[int]) -> Cuts:
     regions = _Regions(calls, outside)
     limits = _settled(regions)
     roles: dict[Call, Literal["column", "row"]] = {}
+    units: dict[Call, int] = {}
     for call in regions.products:
-        if regions.written_by(call) in limits:
-            roles[call] = "column"
-            roles |= dict.fromkeys(regions.biases(call), "column")
-        elif regions.read_by(call) in limits:
-            roles[call] = "row"
+        written, read = regions.written_by(call), regions.read_by(call)
+        if written in limits:
+            alike = [call, *regions.biases(call)]
+            roles |= dict.fromkeys(alike, "column")
+            units |= dict.fromkeys(alike, limits[written])
+        elif read in limits:
+            roles[call], units[call] = "row", limits[read]
     table = _table(calls)
     if table is not None:
-        roles[table] = "row"
-    bounds = [*limits.values(), *([int(table.weights[0].shape[0])] if table else [])]
-    return Cuts(roles, regions.memory_of(limits), min(bounds, default=1))
+        roles[table], units[table] = "row", int(table.weights[0].shape[0])
+    return Cuts(roles, units, regions.memory_of(limits), min(units.values(), default=1))
 
 
 def _settled(regions: "_Regions") -> dict[int, int]:

@@ -57,6 +57,8 @@ class Call:
     inputs: tuple[View, ...] = ()
     """Tensors that depend on the batch and have gradients."""
     weights: tuple[nn.Parameter, ...] = ()
+    weight_views: tuple[View, ...] = ()
+    """How the call sees each of them."""
     outputs: tuple[View, ...] = ()
     constants: tuple[Any, ...] = ()
     """Arguments that are no tensors, in their places; None where a tensor was."""
@@ -202,7 +204,8 @@ class Recorder(TorchDispatchMode):
         call.is_view = not func._schema.is_mutable and any(identity(tensor) in taken for tensor in outputs)  # noqa: SLF001
         from_batch = any(self._source(tensor).from_batch for tensor in inputs)
         call.inputs = self._active(inputs)
-        call.weights = tuple(one for tensor in inputs if (one := self._parameters.get(identity(tensor))) is not None)
+        held = [(one, tensor) for tensor in inputs if (one := self._parameters.get(identity(tensor))) is not None]
+        call.weights, call.weight_views = tuple(one for one, _ in held), tuple(view_of(tensor) for _, tensor in held)
         if not call.is_view:
             self._use(inputs)
             self._made(outputs, from_batch=from_batch)

@@ -1,21 +1,19 @@
 """A model's blocks by name: which of its modules make each block of the plan, and which parameters each block uses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from torch import nn
 
+from heliostat.train.profiling.assemble import completed
+from heliostat.train.profiling.cuts import find_cuts
+from heliostat.train.profiling.divisions import ParameterCut, parameter_cuts
 from heliostat.train.profiling.kernels import accelerator_kernels
-from heliostat.train.profiling.links import Link, links_of
+from heliostat.train.profiling.links import Flow, Link, links_of
 from heliostat.train.profiling.parts import parts_of
 from heliostat.train.profiling.record import Recorder
 from heliostat.train.profiling.run import Batch, Loss
 from heliostat.train.profiling.watch import watched
-
-TensorRole = Literal["column", "row", "partial"]
-"""Of a parameter under tensor parallelism: its output features are divided, its input features are, or it is whole and
-meets a part of the features, so that its gradient is a part of the sum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +27,8 @@ class BlockParts:
     """Paths of all parameters that it uses, each by the first of its names; a tied one is used by several blocks."""
     recomputable: bool
     """Whether recomputation covers it."""
-    roles: Mapping[str, TensorRole] = field(default_factory=dict)
-    """Of the parameters that tensor parallelism divides, by path."""
+    cuts: Mapping[str, ParameterCut] = field(default_factory=dict)
+    """By path the parameters that tensor parallelism divides, and where."""
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:
@@ -56,16 +54,35 @@ def structure_of(model: nn.Module, batch: Batch, loss: Loss) -> tuple[BlockParts
     with accelerator_kernels(recorder), watched(recorder, parts_of(model), copies=device.type == "meta"):
         recorder.forward_pass(lambda: loss(model, moved))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return tuple(_block(link, names) for link in links_of(recorder.segments))
+    links = links_of(recorder.segments)
+    flow = Flow(recorder, links, len(next(iter(moved.values()))))
+    return tuple(_block(link, links, flow, names) for link in links)
 
 
-def _block(link: Link, names: Mapping[int, str]) -> BlockParts:
+def _block(link: Link, links: Sequence[Link], flow: Flow, names: Mapping[int, str]) -> BlockParts:
     parts = [segment.part for segment in link.segments if segment.part is not None]
     used = [parameter for part in parts for parameter in part.module.parameters()]
     used += [weight for call in link.calls for weight in call.weights]
+    full, outside = completed(link, links, flow)
+    cuts = parameter_cuts(full.calls, find_cuts(full.calls, outside))
+    own = _own_parameters(link, links, flow)
     return BlockParts(
         name=link.name,
         modules=tuple(dict.fromkeys(part.name for part in parts)),
         parameters=frozenset(names[id(one)] for one in used),
         recomputable=link.is_element,
+        cuts={names[own.get(one, one)]: cut for one, cut in cuts.items()},
     )
+
+
+def _own_parameters(link: Link, links: Sequence[Link], flow: Flow) -> dict[int, int]:
+    """For every parameter that was recorded in place of one of the link's, that one; by identity."""
+    if link.original is None:
+        return {}
+    pairs = zip(links[flow.place[link.original]].parts, link.parts, strict=True)
+    return {
+        id(recorded): id(own)
+        for one, other in pairs
+        if one.part is not None and other.part is not None
+        for recorded, own in zip(one.part.module.parameters(), other.part.module.parameters(), strict=True)
+    }
