@@ -2,9 +2,9 @@
 
 The space: one stage, or several under 1F1B, GPipe, zero-bubble or interleaved with 2 or 4 chunks; every cut; each stage
 on any replicas of any kinds with a tensor-parallel degree of a power of two inside a node; sequence parallelism, ZeRO 0
-to 3, recomputation and offload per stage. In every round the same samples go through all stages, shared by the replicas
-so that the slowest takes least; rounds are powers of two. One stage without ZeRO 2 and 3 also with shares and
-micro-batches (powers of two) of its own per kind.
+to 3 (under zero-bubble 0 and 1), recomputation and offload per stage. In every round the same samples go through all
+stages, shared by the replicas so that the slowest takes least; rounds are powers of two. One stage without ZeRO 2 and 3
+also with shares and micro-batches (powers of two) of its own per kind.
 
 It is straightforward: every sequence of shapes, every cut, and of the options of a stage all that are not worse than
 another in every pass and in the tail (a step grows with each of them), each simulated as `predict` does. What cannot be
@@ -310,6 +310,8 @@ class Enumeration:
         shares, rounds = self._shares_of(shape, size), self._rounds(size)
         found: list[Option] = []
         for way in _ways(shape):
+            if plan.schedule == "zero-bubble" and way.zero >= 2:
+                continue
             stage = self._stage(shape, shares, first, end, way, rounds)
             stages = (*plan.stages[:number], stage, *plan.stages[number + 1 :])
             strategy = plan.model_copy(update={"stages": stages})

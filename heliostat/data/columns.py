@@ -1,13 +1,16 @@
 """A table in memory: named numpy columns of equal length.
 
-Two storage types are enough for what a model eats. Strings are object arrays with None where a value is missing;
+Three storage types are enough for what a model eats. Strings are object arrays with None where a value is missing;
 integers and numbers are float64 with NaN there, so that a column has the same type whether or not a row lacks it.
+Sequences of whole numbers, all of one length, are int32 (n, length), and no row lacks its own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from heliostat.errors import DataError
@@ -73,6 +76,24 @@ def number_column(values: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
     """`values` as float64, NaN where a value is None: one NaN, of the many that arithmetic leaves behind."""
     column = np.asarray(values, dtype=np.float64)
     return np.where(np.isnan(column), np.nan, column)
+
+
+def sequence_column(rows: pa.Array | pa.ChunkedArray, name: str) -> NDArray[np.int32]:
+    """Lists of integers as int32 (n, length).
+
+    Raises:
+        DataError: they differ in length, or a row or a value is missing.
+    """
+    lengths = set(pc.unique(pc.list_value_length(rows)).to_pylist())
+    values = pc.list_flatten(rows)
+    if len(lengths) != 1 or None in lengths or values.null_count:
+        raise DataError(
+            f"the sequences of column {name} are not whole and of one length",
+            got=f"lengths {', '.join(map(str, sorted(lengths, key=str)))}",
+            next_step="cut or pad them in the preparation",
+        )
+    flat = values.cast(pa.int32()).to_numpy()
+    return np.ascontiguousarray(flat).reshape(len(rows), *lengths)
 
 
 def as_column(values: Sequence[Any] | NDArray[Any], kind: Kind) -> NDArray[Any]:

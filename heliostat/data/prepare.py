@@ -2,7 +2,9 @@
 
     def prepare(options: Mapping[str, Any]) -> Prepared: ...
 
-It returns raw rows: every input column of the feature set, and the label. Features, statistics and storage are ours.
+With a feature set it returns raw rows: every input column, and the label. Features, statistics and storage are ours.
+Without one it returns what the model takes: numbers, strings, sequences of whole numbers; with the files that the task
+needs to understand them, such as a tokenizer.
 """
 
 import logging
@@ -14,6 +16,7 @@ from typing import Any
 from ray.data import DataContext, Dataset
 from ray.exceptions import RayTaskError
 
+from heliostat.data.files import check_names
 from heliostat.errors import DataError, HeliostatError
 
 SPLITS = ("train", "validation", "test")
@@ -21,20 +24,22 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Raw rows by split, and how many rows were left out for which reason.
+    """Rows by split, how many were left out for which reason, and files that belong to them: name -> content.
 
     Raises:
-        DataError: the splits are not train, validation and test.
+        DataError: the splits are not train, validation and test, or a file has no plain name.
     """
 
     splits: Mapping[str, Dataset]
     dropped: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if set(self.splits) != set(SPLITS):
             raise DataError(
                 f"the preparation must return the splits {', '.join(SPLITS)}", got=", ".join(self.splits) or "no split"
             )
+        check_names(self.files)
 
 
 def run_prepare(prepare: Callable[[Mapping[str, Any]], Prepared], options: Mapping[str, Any]) -> Prepared:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +23,14 @@ from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 from pyarrow import dataset
+from pydantic import Field
 
-from heliostat.data.columns import Columns, number_column, string_column
+from heliostat.data.columns import Columns
+from heliostat.data.content import AsPrepared, Content, WithFeatures
 from heliostat.data.encoder import Encoder
 from heliostat.data.features import FeatureSet
-from heliostat.data.layout import ROW, SPLIT, Part, filesystem_of, table_schema
+from heliostat.data.files import StoredFile, read_file, write_files
+from heliostat.data.layout import ROW, SPLIT, Part, column_of, filesystem_of, stored_as, table_schema
 from heliostat.data.statistics import ColumnStatistics, merge
 from heliostat.errors import DataError, StoreError
 from heliostat.references import did_you_mean
@@ -47,16 +50,20 @@ class Manifest(Frozen):
     """What a dataset version holds, and how to encode it; rides in the commit."""
 
     name: str
-    label: str
+    label: str | None
+    """The column to predict; None where there are no features, and the task knows what it learns from the columns."""
     num_rows: dict[str, int]
     """Split -> rows."""
     dropped: dict[str, int]
     """Reason -> rows that the preparation left out."""
     column_types: dict[str, str]
-    """Inputs, label and features -> Arrow type as stored."""
+    """Column -> Arrow type as stored: inputs, label and features, or what was prepared."""
     statistics: dict[str, ColumnStatistics]
     """Features and label, over the train split."""
     encoder: Encoder
+    """Of the features; it has nothing to encode where there are none."""
+    files: dict[str, StoredFile] = Field(default_factory=dict)
+    """What belongs to the rows, by name: a tokenizer, for one."""
 
 
 class DatasetVersion(Manifest):
@@ -72,9 +79,31 @@ class DatasetVersion(Manifest):
         """The name a person uses: `flight-delay@7`."""
         return f"{self.name}@{self.version}"
 
+    def file(self, name: str) -> bytes:
+        """The content of a file that belongs to this version.
 
-def commit(prepared: "Prepared", *, uri: str, name: str, label: str, features: FeatureSet) -> DatasetVersion:
+        Raises:
+            DataError: there is none of this name, or it is gone or not what was committed.
+        """
+        if name not in self.files:
+            raise DataError(
+                f"{self.id} has no file {name!r}{did_you_mean(name, self.files)}",
+                got=f"files {', '.join(self.files) or 'none'}",
+                next_step="let the preparation return it in Prepared.files",
+            )
+        return read_file(self.files[name], self.uri)
+
+    def with_files_at(self, uri: str) -> Self:
+        """The same version where its files lie below `uri`, as in a model's package, and its rows cannot be had."""
+        return self.model_copy(update={"uri": uri})
+
+
+def commit(
+    prepared: "Prepared", *, uri: str, name: str, label: str | None = None, features: FeatureSet | None = None
+) -> DatasetVersion:
     """Compute the features of the prepared rows, fit the encoder on the train split, and commit all as one version.
+
+    Without `features` and `label` the prepared columns are committed as they are.
 
     Raises:
         DataError: an empty split, a column that is missing or not as declared, a missing label, names that collide.
@@ -82,13 +111,14 @@ def commit(prepared: "Prepared", *, uri: str, name: str, label: str, features: F
     """
     from heliostat.data.parts import write_parts  # Ray, which those who only read a version do without
 
-    _check_names(label, features)
+    content = _content(label, features)
     location = uri if "://" in uri else str(Path(uri).absolute())
     parts: list[Part] = []
     for split, rows in prepared.splits.items():
-        parts += write_parts(rows, split, uri=location, label=label, features=features)
+        parts += write_parts(rows, split, uri=location, content=content)
+    _check_alike(parts)
     statistics = reduce(merge, [part.statistics for part in parts if part.split == "train"])
-    schema = table_schema(features, label)
+    schema = table_schema(parts[0].stored)
     manifest = Manifest(
         name=name,
         label=label,
@@ -96,7 +126,12 @@ def commit(prepared: "Prepared", *, uri: str, name: str, label: str, features: F
         dropped=dict(prepared.dropped),
         column_types={field.name: str(field.type) for field in schema if field.name != ROW},
         statistics=statistics,
-        encoder=Encoder.fit(statistics, numeric=features.numeric, categorical=features.categorical),
+        encoder=Encoder.fit(
+            statistics,
+            numeric=features.numeric if features else (),
+            categorical=features.categorical if features else (),
+        ),
+        files=write_files(prepared.files, location),
     )
     return open_version(location, _publish(location, parts, schema, manifest))
 
@@ -128,7 +163,7 @@ def missing(version: DatasetVersion) -> str | None:
     try:
         if open_version(version.uri, version.version) != version:
             return f"{version.uri} holds another dataset as version {version.version}"
-        files = _files(version)
+        files = _files(version) | {file.path: file.size_bytes for file in version.files.values()}
     except (DataError, DeltaError) as error:
         return str(error)
     filesystem, root = filesystem_of(version.uri)
@@ -161,15 +196,25 @@ def load_columns(version: DatasetVersion, split: str, names: Sequence[str]) -> C
             f"{version.id} cannot be read", where=version.uri, got=str(error), next_step=_MAKE_AGAIN
         ) from error
     table = table.take(np.argsort(table[ROW].to_numpy(), kind="stable"))
-    return {name: _column(table[name]) for name in names}
+    return {name: _column(table[name], name) for name in names}
 
 
-def _check_names(label: str, features: FeatureSet) -> None:
-    if label in features.names or label in (column.name for column in features.inputs):
-        raise DataError(f"the label {label} is also an input or a feature: the model would be told the answer")
-    reserved = {ROW, SPLIT} & {label, *features.names, *(column.name for column in features.inputs)}
-    if reserved:
-        raise DataError(f"column names that the dataset needs for itself: {', '.join(sorted(reserved))}")
+def _content(label: str | None, features: FeatureSet | None) -> Content:
+    assert (features is None) == (label is None), "features and label come together"
+    if features is None or label is None:
+        return AsPrepared()
+    return WithFeatures(features=features, label=label)
+
+
+def _check_alike(parts: Sequence[Part]) -> None:
+    """All files of a table have the same columns; with features they cannot differ."""
+    for part in parts:
+        if part.stored != parts[0].stored:
+            raise DataError(
+                f"the prepared rows of {part.split} have other columns than those of {parts[0].split}",
+                got=f"{part.stored} and {parts[0].stored}",
+                next_step="let the preparation return the same columns everywhere",
+            )
 
 
 def _publish(uri: str, parts: Sequence[Part], schema: pa.Schema, manifest: Manifest) -> int:
@@ -219,5 +264,7 @@ def _files(version: DatasetVersion, split: str | None = None) -> dict[str, int]:
     return {action["path"]: action["size_bytes"] for action in actions if split in (None, action[f"partition.{SPLIT}"])}
 
 
-def _column(values: pa.ChunkedArray) -> Any:
-    return string_column(values.to_pylist()) if pa.types.is_string(values.type) else number_column(values.to_numpy())
+def _column(values: pa.ChunkedArray, name: str) -> Any:
+    how = stored_as(values.type)
+    assert how is not None, f"{name} was stored as {values.type}"
+    return column_of(values, name, how)

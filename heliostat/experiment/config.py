@@ -1,162 +1,26 @@
-"""The experiment file: what may be in it, and how it is loaded.
+"""The experiment file: how it is loaded.
 
-The models below are the single truth: validation, defaults, the JSON Schema for editors and its help texts all come
-from them. Loading reports every mistake at once and remembers where each value was written. It imports nothing heavy
-and none of the user's code.
+The models of `sections` are the single truth: validation, defaults, the JSON Schema for editors and its help texts all
+come from them. Loading reports every mistake at once and remembers where each value was written. It imports nothing
+heavy and none of the user's code.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, get_args
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Strict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from heliostat.document import Document, Keys, Mistake, dotted, read
 from heliostat.errors import ConfigError, ReferenceNotFound
-from heliostat.experiment.fields import (
-    PATTERNS,
-    REFERENCE_PATTERN,
-    Address,
-    Alias,
-    LearningRate,
-    Name,
-    Reference,
-    Section,
-    Text,
-    Uri,
-    WeightDecay,
-)
+from heliostat.experiment.fields import PATTERNS, REFERENCE_PATTERN, LearningRate, Section, WeightDecay
+from heliostat.experiment.sections import ExperimentConfig
 from heliostat.references import absolute, did_you_mean, locate
-from heliostat.tune.space import Domain
 from heliostat.wording import explain, place
 
-
-class ClusterConfig(Section):
-    """Which Ray cluster the experiment runs on."""
-
-    address: Address = "local"
-    """`local` starts Ray on this machine; `auto` joins the cluster that this machine belongs to; or `host:port`."""
-    cpus_per_device: PositiveInt = 1
-    """CPU cores that go with each device. Without GPUs, a device is this many cores."""
-
-
-class TrackingConfig(Section):
-    """Where runs, metrics and models are recorded."""
-
-    uri: Uri | None = None
-    """The MLflow server. null: a database inside the store, with a local server on it."""
-
-
-class DataConfig(Section):
-    """How the data is made."""
-
-    prepare: Reference
-    """The function `prepare(options)` that returns the splits, as `./file.py:name` or `package.module:name`."""
-    features: Reference
-    """The FeatureSet that turns raw columns into features, in the data step and in the request path alike."""
-    label: Text
-    """The column to predict."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """What `prepare` receives; its keys are the function's own."""
-
-
-class TrainConfig(Section):
-    """How the model is trained."""
-
-    task: Reference
-    """The Task: the model, its loss and its metrics."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the task's constructor."""
-    epochs: PositiveInt
-    """Passes over the training split."""
-    global_batch: PositiveInt
-    """Samples in one optimiser step, over all devices together."""
-    lr: LearningRate
-    """Peak learning rate."""
-    weight_decay: WeightDecay = 0.0
-    """Decoupled weight decay of AdamW."""
-    checkpoint_every_steps: PositiveInt = 50
-    """Optimiser steps between two checkpoints."""
-    max_restarts: NonNegativeInt = 2
-    """How often training may start again from its last checkpoint after a worker is lost."""
-
-
-class PlanConfig(Section):
-    """What to pin in the parallel plan; null leaves the choice to the planner."""
-
-    data_parallel: PositiveInt | None = None
-    """Number of devices that each hold the whole model."""
-    micro_batch: PositiveInt | None = None
-    """Samples in one forward pass on one device."""
-
-
-class TuneConfig(Section):
-    """The search for better parameters, and what better means."""
-
-    trials: PositiveInt
-    """How many sets of parameters to try."""
-    epochs: PositiveInt
-    """Passes over the training split that a trial may take at most."""
-    space: dict[str, Domain] = Field(min_length=1)
-    """What to vary: `train.lr`, `train.weight_decay` or `train.params.NAME`, each with the values it may take."""
-    metric: Text
-    """A metric of the task, measured on the validation split. It also chooses the best checkpoint in training."""
-    mode: Literal["max", "min"]
-    """Whether more or less of the metric is better."""
-
-
-class RegisterConfig(Section):
-    """Under which name the best model enters the registry."""
-
-    model: Name
-    """Registered model name."""
-    alias: Alias = "champion"
-    """The alias that moves to the new version; the endpoint serves this alias."""
-
-
-class ServeConfig(Section):
-    """The HTTP endpoint."""
-
-    host: Text = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for every network of this machine."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    """TCP port."""
-    replicas: PositiveInt = 1
-    """Copies of the model that answer."""
-
-
-class SmokeConfig(Section):
-    """The check that the endpoint answers what the model says."""
-
-    rows: PositiveInt = 200
-    """Rows of the test split to send."""
-    tolerance: NonNegativeFloat = 1e-5
-    """Largest difference allowed between an answer and the offline prediction."""
-
-
-class ExperimentConfig(Section):
-    """One experiment, from raw data to a served model."""
-
-    name: Name
-    """Name of the experiment: its runs and its data carry it."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of everything random: initial weights, the order of samples, the search."""
-    store: Annotated[Path, Strict(strict=False)] = Path(".heliostat")
-    """Directory for everything the experiment keeps, relative to the current directory."""
-    cluster: ClusterConfig = ClusterConfig()
-    tracking: TrackingConfig = TrackingConfig()
-    data: DataConfig
-    train: TrainConfig
-    plan: PlanConfig = PlanConfig()
-    tune: TuneConfig
-    # a pydantic model already has a method `register`, inherited from ABCMeta
-    registry: RegisterConfig = Field(alias="register")
-    serve: ServeConfig = ServeConfig()
-    smoke: SmokeConfig = SmokeConfig()
-
-
+_FILES = (("cluster", "emulate"), ("plan", "file"))
 _REFERENCES = (("data", "prepare"), ("data", "features"), ("train", "task"))
 # a domain's bounds or choices must themselves be values that the field takes
 _SEARCHABLE: dict[str, TypeAdapter[Any]] = {
@@ -212,13 +76,22 @@ def json_schema() -> dict[str, Any]:
     return schema | {"if": {"not": {"required": ["extends"]}}, "then": required}
 
 
-def _sections() -> dict[str, type[Section]]:
-    """The sections of the file by their key in it."""
+def _sections(owner: type[Section] = ExperimentConfig) -> dict[str, type[Section]]:
+    """The sections of the file, or of a section of it, by their key there."""
     return {
-        field.alias or name: field.annotation
-        for name, field in ExperimentConfig.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        field.alias or name: one
+        for name, field in owner.model_fields.items()
+        for one in (field.annotation, *get_args(field.annotation))
+        if isinstance(one, type) and issubclass(one, Section)
     }
+
+
+def _owner(keys: Keys) -> type[Section]:
+    """The section that holds the last of `keys`."""
+    owner: type[Section] = ExperimentConfig
+    for key in keys[:-1]:
+        owner = _sections(owner).get(str(key), owner)
+    return owner
 
 
 def _refusal(path: Path, mistakes: Sequence[Mistake]) -> ConfigError:
@@ -229,17 +102,22 @@ def _refusal(path: Path, mistakes: Sequence[Mistake]) -> ConfigError:
 
 def _mistakes(document: Document, error: ValidationError, above: Keys = ()) -> Iterator[Mistake]:
     """What pydantic found in the part of the document at `above`."""
-    sections = _sections()
     for details in error.errors():
         keys = (*above, *place(details, _get(document.data, above)))
-        owner = sections[str(keys[0])] if len(keys) > 1 else ExperimentConfig
-        known = [field.alias or name for name, field in owner.model_fields.items()]
+        known = [field.alias or name for name, field in _owner(keys).model_fields.items()]
         yield Mistake(origin=document.origin(keys), keys=keys, message=explain(details, PATTERNS, known))
 
 
 def _more_mistakes(document: Document) -> list[Mistake]:
-    """What the models cannot see: the reader's own mistakes, files that do not exist, and the paths to search."""
-    return [*document.mistakes, *_reference_mistakes(document), *_space_mistakes(document)]
+    """What the models cannot see: the reader's own mistakes, files that do not exist, and what contradicts itself."""
+    return [
+        *document.mistakes,
+        *_reference_mistakes(document),
+        *_file_mistakes(document),
+        *_emulation_mistakes(document),
+        *_label_mistakes(document),
+        *_space_mistakes(document),
+    ]
 
 
 def _with_absolute_references(document: Document) -> dict[str, Any]:
@@ -248,7 +126,16 @@ def _with_absolute_references(document: Document) -> dict[str, Any]:
         reference = _absolute_reference(document, (section, key))
         if reference is not None:
             data[section] = {**data[section], key: reference}
+    for section, key in _FILES:
+        path = _absolute_file(document, (section, key))
+        if path is not None:
+            data[section] = {**data[section], key: str(path)}
     return data
+
+
+def _absolute_file(document: Document, keys: Keys) -> Path | None:
+    name = _get(document.data, keys)
+    return (document.origin(keys).directory / name).resolve() if isinstance(name, str) and name else None
 
 
 def _absolute_reference(document: Document, keys: Keys) -> str | None:
@@ -266,8 +153,39 @@ def _reference_mistakes(document: Document) -> Iterator[Mistake]:
                 yield Mistake(origin=document.origin(keys), keys=keys, message=error.what)
 
 
+def _file_mistakes(document: Document) -> Iterator[Mistake]:
+    for keys in _FILES:
+        path = _absolute_file(document, keys)
+        if path is not None and not path.is_file():
+            yield Mistake(origin=document.origin(keys), keys=keys, message=f"there is no file {path}")
+
+
+def _emulation_mistakes(document: Document) -> Iterator[Mistake]:
+    """An emulation is started here."""
+    keys: Keys = ("cluster", "emulate")
+    address = _get(document.data, ("cluster", "address"))
+    if _get(document.data, keys) is not None and address not in (None, "local"):
+        message = f"goes with cluster.address local, not with {address}"
+        yield Mistake(origin=document.origin(keys), keys=keys, message=message)
+
+
+def _label_mistakes(document: Document) -> Iterator[Mistake]:
+    """Data with features has a label, and data without has none."""
+    keys: Keys = ("data", "label")
+    features, label = _get(document.data, ("data", "features")), _get(document.data, keys)
+    if features is not None and label is None:
+        yield Mistake(origin=document.origin(keys), keys=keys, message="is missing")
+    elif features is None and label is not None:
+        yield Mistake(origin=document.origin(keys), keys=keys, message="goes with data.features, which is missing")
+
+
 def _space_mistakes(document: Document) -> Iterator[Mistake]:
     space, params = _get(document.data, ("tune", "space")), _get(document.data, ("train", "params"))
+    if not space and _get(document.data, ("tune", "trials")) not in (None, 0):
+        keys: Keys = ("tune", "space")
+        yield Mistake(
+            origin=document.origin(keys), keys=keys, message="is missing" if space is None else "must not be empty"
+        )
     known = [*_SEARCHABLE, *(f"train.params.{name}" for name in (params if isinstance(params, dict) else ()))]
     for path, domain in space.items() if isinstance(space, dict) else ():
         keys = ("tune", "space", path)

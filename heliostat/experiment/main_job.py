@@ -1,4 +1,4 @@
-"""The main job as a pipeline: data -> plan -> train -> tune -> register -> serve -> smoke."""
+"""The main job as a pipeline: data -> plan -> train -> (tune) -> register -> serve -> smoke."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,7 +20,9 @@ def main_job(experiment: Experiment, *, cluster_facts: Mapping[str, str], regist
 
     """
     config = experiment.config
-    prepare, features, task = config.data.prepare, config.data.features, config.train.task
+    prepare, task = config.data.prepare, config.train.task
+    features = () if config.data.features is None else (config.data.features,)
+    search = ("tune",) if config.tune.trials else ()
 
     def step(
         module: ModuleType,
@@ -41,20 +43,21 @@ def main_job(experiment: Experiment, *, cluster_facts: Mapping[str, str], regist
             still_there=still_there,
         )
 
-    return (
-        step(data, references=(prepare, features), still_there=data.missing),
-        step(plan, after=("data",), references=(task,), facts=cluster_facts),
+    steps = (
+        step(data, references=(prepare, *features), still_there=data.missing),
+        step(plan, after=("data",), references=(task,), facts={**cluster_facts, **plan.facts_of(config.plan.file)}),
         step(train, after=("data", "plan"), references=(task,), still_there=train.missing),
         step(tune, after=("data", "plan", "train"), references=(task,), still_there=tune.missing),
         step(
             register,
-            after=("data", "plan", "train", "tune"),
-            references=(task, features),
+            after=("data", "plan", "train", *search),
+            references=(task, *features),
             still_there=partial(register.missing, registry_uri),
         ),
-        step(serve, after=("register",), references=(task, features)),
-        step(smoke, after=("data", "register", "serve"), references=(task, features)),
+        step(serve, after=("register",), references=(task, *features)),
+        step(smoke, after=("data", "register", "serve"), references=(task, *features)),
     )
+    return tuple(one for one in steps if one.run is not tune.run or search)
 
 
 def _slice(experiment: Experiment, paths: Sequence[str]) -> dict[str, Any]:

@@ -12,15 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from heliostat.cluster import spec_file
+from heliostat.cluster.emulate import as_emulated
 from heliostat.cluster.ports import holder_of
 from heliostat.errors import ServiceError
 from heliostat.experiment import tracking_store
-from heliostat.experiment.config import Experiment, ExperimentConfig, load_experiment
+from heliostat.experiment.config import Experiment, load_experiment
 from heliostat.experiment.display import Display
 from heliostat.experiment.events import Event, StepFinished
 from heliostat.experiment.fingerprint import fingerprint
 from heliostat.experiment.pipeline import RunningStep, StepOutcome, run_pipeline
 from heliostat.experiment.records import Store
+from heliostat.experiment.sections import ExperimentConfig
 from heliostat.experiment.services import Services, local_cpus
 from heliostat.experiment.step import Step, StepContext
 from heliostat.experiment.tracking import Tracker
@@ -51,7 +54,8 @@ def run_experiment(
     config = experiment.config
     store = Store.open(config.store)
     with store.lock(f"heliostat run {path}"), Display(quiet=quiet) as display:
-        references = [config.data.prepare, config.data.features, config.train.task]
+        named = (config.data.prepare, config.data.features, config.train.task)
+        references = [reference for reference in named if reference is not None]
         fingerprint(references)  # says what is wrong with them, without importing anything
         services = Services(config, store.root, code_paths(references))
         _check(config, services)
@@ -166,8 +170,10 @@ def _check(config: ExperimentConfig, services: Services) -> None:
 
 
 def _cluster_facts(config: ExperimentConfig, services: Services) -> Mapping[str, str]:
-    """What a plan depends on: known without Ray for a local cluster, asked of the cluster otherwise."""
+    """What a plan depends on: known without Ray for what starts here, asked of the cluster otherwise."""
     cpus = config.cluster.cpus_per_device
+    if config.cluster.emulate is not None:
+        return {"cluster": as_emulated(spec_file.load(Path(config.cluster.emulate))).shape()}
     if config.cluster.address == "local" and not services.emulated:
         host = f"{platform.machine()} {platform.node()}"
         return {"cluster": f"local, {local_cpus() // cpus} devices of {cpus} cores, {host}"}
@@ -199,7 +205,7 @@ def _stop(services: Services, display: Display, *, keep: bool) -> None:
     patient = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it up
     try:
         if not services.session.empty:
-            left = "; the emulation stays up" if services.emulated else ""
+            left = "; the emulation stays up" if services.leaves_emulation else ""
             display.note(f"stopping what this run started{left}")
         services.close()
     finally:

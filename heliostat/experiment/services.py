@@ -9,13 +9,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from heliostat.cluster import local
+from heliostat.cluster import emulate, local, spec_file
 from heliostat.cluster.connection import connect, disconnect, origin
 from heliostat.cluster.local import LocalRay
 from heliostat.cluster.ports import free_ports
 from heliostat.cluster.process import ManagedProcess
 from heliostat.experiment import tracking_store
-from heliostat.experiment.config import ExperimentConfig
+from heliostat.experiment.sections import ExperimentConfig
 from heliostat.files import write_whole
 from heliostat.serve.endpoint import Endpoint
 from heliostat.values import Frozen
@@ -70,9 +70,8 @@ class Session(Frozen):
         if self.tracking is not None:
             lines += [f"MLflow    {self.tracking.url}  (pid {self.tracking.pid})"]
         if self.endpoint is not None:
-            lines += [
-                f"endpoint  {self.endpoint.url}/predict  ({self.endpoint.model}, docs at {self.endpoint.url}/docs)"
-            ]
+            url = self.endpoint.url
+            lines += [f"endpoint  {url}{self.endpoint.path}  ({self.endpoint.model}, docs at {url}/docs)"]
         return "\n".join(lines) or "nothing is up"
 
 
@@ -121,6 +120,11 @@ class Services:
         return self.session.ray is not None and bool(self.session.ray.raylets)
 
     @property
+    def leaves_emulation(self) -> bool:
+        """Whether the emulation that is up is none of the experiment's."""
+        return self.emulated and self._config.cluster.emulate is None
+
+    @property
     def origin(self) -> str:
         """Whether the joined cluster is `live` or `emulated`."""
         return origin()
@@ -130,8 +134,8 @@ class Services:
         self._write(endpoint=endpoint)
 
     def close(self) -> None:
-        """Stop whatever this store has up, but for an emulation, which was asked for on its own."""
-        stop(self._store, connected=self._connected, keep_emulation=True)
+        """Stop whatever this store has up, but for an emulation that was asked for on its own."""
+        stop(self._store, connected=self._connected, keep_emulation=self.leaves_emulation)
         self._connected = False
         self.session = Session()
 
@@ -141,14 +145,23 @@ class Services:
         self._connected = False
 
     def _start_ray(self) -> LocalRay:
+        token_path, logs = self._store / "ray-token", self._store / "logs"
         with local.folder() as temp_dir:
-            started = local.start(
-                num_cpus=local_cpus(),
-                temp_dir=temp_dir,
-                env=ray_environment(temp_dir),
-                token_path=self._store / "ray-token",
-                log=self._store / "logs" / "ray.log",
-            )
+            env = ray_environment(temp_dir)
+            if self._config.cluster.emulate is None:
+                log = logs / "ray.log"
+                started = local.start(
+                    num_cpus=local_cpus(), temp_dir=temp_dir, env=env, token_path=token_path, log=log
+                )
+            else:
+                started = emulate.start(
+                    spec_file.load(Path(self._config.cluster.emulate)),
+                    temp_dir=temp_dir,
+                    env=env,
+                    token_path=token_path,
+                    log_dir=logs,
+                    cpus_per_device=self._config.cluster.cpus_per_device,
+                )
         self._write(ray=started)
         return started
 

@@ -12,6 +12,8 @@ from heliostat.experiment.display import shortened
 from heliostat.experiment.pipeline import StepOutcome
 from heliostat.experiment.services import Session
 from heliostat.experiment.steps import data, plan, register, smoke, train, tune
+from heliostat.placement.parallel_plan import ParallelPlan
+from heliostat.train.job import TrainReport
 from heliostat.tune.sweep import SweepReport
 from heliostat.values import plain
 
@@ -43,7 +45,8 @@ class Summary:
         console = Console(highlight=False)
         results = {outcome.step: outcome.result for outcome in self.outcomes}
         console.print(self._steps())
-        console.print(_trial_table(tune.report_of(results["tune"])))
+        if "tune" in results:
+            console.print(_trial_table(tune.report_of(results["tune"])))
         console.print(_test_table(smoke.test_metrics_of(results["smoke"])))
         for name, text in self._facts().items():
             console.print(f"[bold]{name:<13}[/bold]", end="")
@@ -74,10 +77,22 @@ class Summary:
             "placement": train.placement_of(results["train"]).describe(),
             "step time": f"predicted {1e3 * predicted_s:.1f} ms, measured {1e3 * measured_s:.1f} ms "
             f"(error {predicted_s / measured_s - 1:+.0%})",
+            **_stages(chosen, report),
             "memory": f"predicted {_mib(max(chosen.prediction.memory_bytes))}, "
             f"measured {_mib(max(report.peak_memory_bytes))} a rank",
             "model": f"{model.id} ({', '.join(model.aliases)}), from {register.chosen_of(results['register']).source}",
         }
+
+
+def _stages(chosen: ParallelPlan, report: TrainReport) -> dict[str, str]:
+    if len(chosen.stages) == 1:
+        return {}
+    work = train.work_by_stage(chosen, report)
+    text = "; ".join(
+        f"stage {number}: predicted {1e3 * one.predicted:.1f} ms, measured {1e3 * one.measured:.1f} ms"
+        for number, one in enumerate(work)
+    )
+    return {"at work": text}
 
 
 def _mib(num_bytes: float) -> str:

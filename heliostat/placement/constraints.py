@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from heliostat.placement.schedule import Schedule
 from heliostat.placement.search.chain import Floats
@@ -14,6 +14,46 @@ from heliostat.values import Frozen
 Objective = Literal["fastest", "cheapest", "fewest"]
 TOO_SLOW = 1e9
 """Added to the worth of a plan that misses the target of `fewest`."""
+
+
+class PartPin(Frozen):
+    """What is not for the search to choose in the stages that hold any of some blocks."""
+
+    first_block: NonNegativeInt
+    end_block: PositiveInt
+    """The first block after them; counted with repetitions."""
+    least_tensor: PositiveInt = 1
+    """Tensor-parallel degree, at least."""
+    most_tensor: PositiveInt | None = None
+    """At most; None is as far as the blocks can be divided."""
+    kind: str | None = None
+    """The device kind, `A100-40GB-SXM` for instance; one that ends in `@` and a speed means the devices of that speed
+    alone."""
+    source: str = "`parts`"
+    """Who asks for it, for messages."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.end_block <= self.first_block:
+            raise ValueError(f"blocks {self.first_block} to {self.end_block} are none")
+        if self.most_tensor is not None and self.most_tensor < self.least_tensor:
+            raise ValueError(f"tensor-parallel degrees from {self.least_tensor} to {self.most_tensor} are none")
+        return self
+
+    @property
+    def degrees(self) -> str:
+        """The tensor-parallel degrees, in words."""
+        if self.most_tensor is None:
+            return f"{self.least_tensor} or more"
+        return str(self.least_tensor) if self.least_tensor == self.most_tensor else f"{self.most_tensor} or less"
+
+    def takes_kind(self, kind: str) -> bool:
+        """Whether devices of `kind` may hold the blocks."""
+        return self.kind is None or self.kind in {kind, kind.split("@", maxsplit=1)[0]}
+
+    def takes_tensor(self, tensor: int) -> bool:
+        """Whether `tensor` ranks may share the blocks."""
+        return self.least_tensor <= tensor and (self.most_tensor is None or tensor <= self.most_tensor)
 
 
 class Pins(Frozen):
@@ -41,6 +81,21 @@ class Pins(Frozen):
     """All stages have the same replicas."""
     use_all: bool = False
     """No device may be left over."""
+    cuts: tuple[PositiveInt, ...] | None = None
+    """The blocks at which stages begin, all of them but block 0; counted with repetitions."""
+    parts: tuple[PartPin, ...] = ()
+    """Of the stages that hold some blocks."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.cuts is not None and list(self.cuts) != sorted(set(self.cuts)):
+            raise ValueError(f"`cuts` must rise, got {', '.join(map(str, self.cuts))}")
+        return self
+
+    @property
+    def names_blocks(self) -> bool:
+        """Whether anything is pinned for some blocks and not for others."""
+        return self.cuts is not None or bool(self.parts)
 
 
 class Constraints(Frozen):
@@ -68,10 +123,12 @@ class Constraints(Frozen):
         return self
 
     def in_short(self) -> Self:
-        """The same question with schedule `none` put as what it means: one stage."""
-        if self.pins.schedule != "none":
-            return self
-        pins = self.pins.model_copy(update={"schedule": None, "num_stages": 1})
+        """The same question with schedule `none` and `cuts` put as what they mean for the number of stages."""
+        pins = self.pins
+        if pins.schedule == "none":
+            pins = pins.model_copy(update={"schedule": None, "num_stages": 1})
+        if pins.cuts is not None:
+            pins = pins.model_copy(update={"num_stages": len(pins.cuts) + 1})
         return self.model_copy(update={"pins": pins})
 
     def prices(self, kinds: tuple[str, ...]) -> tuple[float, ...]:

@@ -23,9 +23,20 @@ def label_selectors(placement: Placement) -> list[dict[str, str]]:
 
 
 def resources(device_kinds: Iterable[str], cpus_per_rank: float) -> dict[str, float]:
-    """What every rank on devices of these kinds asks Ray for: its cores, and its GPU where they are GPUs."""
-    on_gpus = {not kind.startswith("cpu") for kind in device_kinds}
-    assert len(on_gpus) == 1, "a plan has either GPUs or cores: Ray Train gives all workers the same"
+    """What every rank on devices of these kinds asks Ray for: its cores, and its GPU where they are GPUs.
+
+    Raises:
+        PlacementError: some are GPUs and some are cores.
+    """
+    kinds = set(device_kinds)
+    on_gpus = {not kind.startswith("cpu") for kind in kinds}
+    if len(on_gpus) > 1:
+        raise PlacementError(
+            "a gang has either GPUs or cores, not both",
+            got=", ".join(sorted(kinds)),
+            causes=("Ray Train gives all workers the same resources",),
+            next_step="plan for one of them: leave the nodes without GPUs out of the cluster",
+        )
     return {"CPU": cpus_per_rank, **({"GPU": 1.0} if on_gpus.pop() else {})}
 
 

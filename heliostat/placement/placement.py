@@ -1,19 +1,19 @@
 """Which exact device every rank gets: `Placement`. Pure values; the solver makes them, the gang actuates them."""
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from heliostat.values import Frozen
 
 
 class RankPlacement(Frozen):
-    """One rank, the device it owns, and its share of every global batch."""
+    """One rank, what it does in the plan, and the device it owns."""
 
     rank: NonNegativeInt
+    role: NonNegativeInt
+    """Which rank of the plan it plays: its place in `roles.roles(strategy)`."""
     node_id: str
     device_index: NonNegativeInt
     device_kind: str
-    num_samples: PositiveInt
-    micro_batch: PositiveInt
 
 
 class Placement(Frozen):
@@ -22,14 +22,8 @@ class Placement(Frozen):
     ranks: tuple[RankPlacement, ...] = Field(min_length=1)
     reason: str
 
-    @property
-    def shares(self) -> tuple[int, ...]:
-        """Samples of every global batch by rank."""
-        return tuple(rank.num_samples for rank in self.ranks)
-
     def describe(self) -> str:
         """The placement in one line."""
         return ", ".join(
-            f"rank {rank.rank} on {rank.node_id[:8]}/{rank.device_index} ({rank.num_samples} samples)"
-            for rank in self.ranks
+            f"rank {rank.role} of the plan on {rank.node_id[:8]}/{rank.device_index}" for rank in self.ranks
         )

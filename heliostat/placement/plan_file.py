@@ -19,8 +19,11 @@ from heliostat.document import Document, Keys, Mistake, read
 from heliostat.errors import ConfigError
 from heliostat.files import write_whole
 from heliostat.placement.constraints import Constraints
+from heliostat.placement.rounds import disagreements
 from heliostat.placement.schedule import Schedule
+from heliostat.placement.search.menu import goes_with
 from heliostat.placement.search.outcome import Chosen, Found, Outcome
+from heliostat.placement.spans import Span, spans
 from heliostat.placement.strategy import Execution, ReplicaShare, StageStrategy, Strategy
 from heliostat.placement.workload import WorkloadProfile
 from heliostat.values import Frozen
@@ -99,17 +102,27 @@ def to_json(plan: PlanFile) -> str:
 
 
 def contradictions(workload: WorkloadProfile, strategy: Strategy) -> Iterator[tuple[Keys, str]]:
-    """What cannot be run of `strategy`, with its place in it: blocks that nobody holds, or too many ranks for one."""
+    """What cannot be run of `strategy`, with its place in it."""
     end = strategy.stages[-1].end_block
     if end != workload.num_blocks:
         yield ("stages", len(strategy.stages) - 1, "end_block"), f"is {end}, but there are {workload.num_blocks} blocks"
+    for span in spans([stage.end_block - stage.first_block for stage in strategy.stages], strategy.chunks):
+        degree = strategy.stages[span.stage].tensor_parallel
+        for block, _ in workload.part(span.first, span.end):
+            if degree > block.largest_tensor_parallel:
+                message = f"is {degree}, but at most {block.largest_tensor_parallel} share a {block.name}"
+                yield ("stages", span.stage, "tensor_parallel"), message
+        if span.first and span.first < workload.num_blocks and span.first not in workload.cuts:
+            yield ("stages", span.stage, "first_block"), f"{_begins(strategy, span)}, where the model cannot be cut"
     for number, stage in enumerate(strategy.stages):
-        for block, _ in workload.part(stage.first_block, stage.end_block):
-            if stage.tensor_parallel > block.largest_tensor_parallel:
-                message = (
-                    f"is {stage.tensor_parallel}, but at most {block.largest_tensor_parallel} share a {block.name}"
-                )
-                yield ("stages", number, "tensor_parallel"), message
+        if len(stage.replicas) > 1 and not goes_with(strategy.schedule, stage.zero):
+            yield ("stages", number, "zero"), f"is {stage.zero}, but {strategy.schedule} goes with 0 and 1 alone"
+    for number, message in disagreements(strategy):
+        yield ("stages", number, "replicas"), message
+
+
+def _begins(strategy: Strategy, span: Span) -> str:
+    return f"a chunk begins with block {span.first}" if strategy.chunks > 1 else f"is {span.first}"
 
 
 class _ReplicaRow(ReplicaShare):

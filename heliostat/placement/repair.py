@@ -7,9 +7,13 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from heliostat.cluster.spec import ClusterSpec
 from heliostat.placement.ground import Ground
 from heliostat.placement.prediction import Prediction, predict
+from heliostat.placement.search.menu import goes_with
+from heliostat.placement.search.shares import step_samples
 from heliostat.placement.strategy import StageStrategy, Strategy
 from heliostat.placement.workload import WorkloadProfile
 
@@ -64,6 +68,8 @@ def repair(workload: WorkloadProfile, cluster: ClusterSpec, strategy: Strategy) 
         found = []
         for chosen in combinations(changes, count):
             changed = _changed(strategy, full, chosen)
+            if changed is None:
+                continue
             prediction = predict(workload, cluster, changed)
             if not stages_too_full(cluster, changed, prediction):
                 found.append(Repair(changed, prediction))
@@ -75,7 +81,8 @@ def repair(workload: WorkloadProfile, cluster: ClusterSpec, strategy: Strategy) 
 def _changes(strategy: Strategy, full: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Settings that save memory in some stage of `full`, and smaller micro-batches everywhere."""
     stages = [strategy.stages[number] for number in full]
-    yield from (one for one in SETTINGS if any(_saves(stage, one) for stage in stages))
+    possible = [one for one in SETTINGS if goes_with(strategy.schedule, one.get("zero", 0))]
+    yield from (one for one in possible if any(_saves(stage, one) for stage in stages))
     largest = max(replica.micro_batch for stage in strategy.stages for replica in stage.replicas)
     for times in range(1, MOST_HALVINGS + 1):
         if largest >> times:
@@ -90,18 +97,46 @@ def _saves(stage: StageStrategy, setting: dict[str, Any]) -> bool:
     return ladder.index(value) > ladder.index(getattr(stage, name))
 
 
-def _changed(strategy: Strategy, full: Sequence[int], changes: Sequence[dict[str, Any]]) -> Strategy:
+def _changed(strategy: Strategy, full: Sequence[int], changes: Sequence[dict[str, Any]]) -> Strategy | None:
+    """None if an interleaved schedule does not go with as many rounds."""
     stages = list(strategy.stages)
     for change in changes:
         if "halvings" in change:
-            stages = [_with_smaller_batches(stage, change["halvings"]) for stage in stages]
+            stages = _with_smaller_batches(strategy, stages, change["halvings"])
         else:
             for number in full:
                 if _saves(stages[number], change):
                     stages[number] = stages[number].model_copy(update=change)
-    return Strategy.model_validate({**strategy.model_dump(), "stages": [stage.model_dump() for stage in stages]})
+    try:
+        return Strategy.model_validate({**strategy.model_dump(), "stages": [stage.model_dump() for stage in stages]})
+    except ValidationError:
+        return None
 
 
-def _with_smaller_batches(stage: StageStrategy, halvings: int) -> StageStrategy:
-    replicas = [one.model_copy(update={"micro_batch": max(1, one.micro_batch >> halvings)}) for one in stage.replicas]
-    return stage.model_copy(update={"replicas": tuple(replicas)})
+def _with_smaller_batches(strategy: Strategy, stages: Sequence[StageStrategy], halvings: int) -> list[StageStrategy]:
+    """Smaller micro-batches; those of several stages add up to the same."""
+    size = sum(replica.micro_batch for replica in stages[0].replicas) >> halvings
+    found = []
+    for stage in stages:
+        own = [max(1, replica.micro_batch >> halvings) for replica in stage.replicas]
+        if len(stages) == 1:
+            samples = [replica.num_samples for replica in stage.replicas]
+        else:
+            own = _adding_up(own, max(size, *(len(one.replicas) for one in stages)))
+            samples = step_samples(own, strategy.global_batch)
+        replicas = [
+            replica.model_copy(update={"num_samples": many, "micro_batch": micro})
+            for replica, many, micro in zip(stage.replicas, samples, own, strict=True)
+        ]
+        found.append(stage.model_copy(update={"replicas": tuple(replicas)}))
+    return found
+
+
+def _adding_up(samples: Sequence[int], total: int) -> list[int]:
+    """`samples` with as many more or fewer, one at least each, that they add up to `total`."""
+    found = list(samples)
+    while sum(found) != total:
+        step = 1 if sum(found) < total else -1
+        place = max(range(len(found)), key=lambda at: (found[at] > 1 or step > 0, -step * found[at], -at))
+        found[place] += step
+    return found

@@ -116,6 +116,9 @@ class Block(Frozen):
     layers. A stage keeps them once for all its blocks, outside of `saved`; no collective moves them."""
     tensor_collectives: NonNegativeInt = 0
     """All-reduces of `made_elements` over the tensor-parallel group, forward; backward has as many."""
+    opens_stage: bool = True
+    """Whether a stage may begin with any of the `count`; not where later blocks use what earlier ones made past this
+    one's input, so that a cut before it would lose it. The first block of the chain always may."""
     recomputable: bool = True
     """Whether recomputation covers it; programs leave the embedding and the head alone."""
     largest_tensor_parallel: PositiveInt = 1
@@ -176,6 +179,12 @@ class WorkloadProfile(Frozen):
     def num_blocks(self) -> int:
         """Blocks with their repetitions: the places where a pipeline may cut are between them."""
         return sum(block.count for block in self.blocks)
+
+    @cached_property
+    def cuts(self) -> tuple[int, ...]:
+        """The blocks, but for block 0, with which a stage may begin; counted with repetitions."""
+        opens = [block.opens_stage for block in self.blocks for _ in range(block.count)]
+        return tuple(place for place, may in enumerate(opens) if may and place)
 
     def part(self, first: int, end: int) -> tuple[tuple[Block, int], ...]:
         """The blocks `first` to `end` exclusive, counted with repetitions: each kind and how many of it."""

@@ -15,10 +15,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model
 
 from heliostat.data.columns import InputColumn
+from heliostat.serve.loading import PackagedModel
 from heliostat.serve.model import Prediction, ServedModel
 
 logger = logging.getLogger(__name__)
 
+PATH = "/predict"
 MAX_ROWS = 10_000
 """Rows in one request; more would hold up everybody else's answer for seconds."""
 
@@ -37,6 +39,7 @@ class Health(BaseModel):
     model: str
     version: int
     data: str = Field(description="the dataset version it was trained on", examples=["flights@7"])
+    path: str = Field(description="where it answers", examples=["/predict"])
 
 
 class Failure(BaseModel):
@@ -51,7 +54,7 @@ def build_app(model: ServedModel, *, name: str, version: int) -> FastAPI:
 
     /docs draws its page with scripts from a public address; without a network, /openapi.json still has the schema.
     """
-    app = FastAPI(title=name, version=str(version), description=_description(model), redoc_url=None)
+    app = FastAPI(title=name, version=str(version), description=describe(model.spec), redoc_url=None)
     app.add_exception_handler(RequestValidationError, _refuse)
     row = row_model(model.features.inputs)
     row_or_rows: Any = Annotated[
@@ -63,9 +66,9 @@ def build_app(model: ServedModel, *, name: str, version: int) -> FastAPI:
     @app.get("/healthz")
     async def healthz() -> Health:
         """Say which model answers here."""
-        return Health(model=name, version=version, data=model.spec.data.id)
+        return Health(model=name, version=version, data=model.spec.data.id, path=PATH)
 
-    @app.post("/predict", response_model=Predictions, responses={500: {"model": Failure}})
+    @app.post(PATH, response_model=Predictions, responses={500: {"model": Failure}})
     async def predict(body: row_or_rows) -> Predictions | JSONResponse:
         """Answer one row or a list of rows."""
         rows = [row.model_dump(by_alias=True) for row in (body if isinstance(body, list) else [body])]
@@ -125,8 +128,9 @@ def _examples(inputs: Sequence[InputColumn]) -> dict[str, Any]:
     return {"one row": {"value": row}, "two rows": {"value": [row, row]}}
 
 
-def _description(model: ServedModel) -> str:
-    return f"Trained on dataset version {model.spec.data.id} with the task {model.spec.task}."
+def describe(spec: PackagedModel) -> str:
+    """A packaged model in a line, for the page of its endpoint."""
+    return f"Trained on dataset version {spec.data.id} with the task {spec.task}."
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:

@@ -15,10 +15,9 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from heliostat.cluster.ports import free_ports, holder_of
 from heliostat.errors import ServiceError, ServingFailure
-from heliostat.serve.app import build_app
 from heliostat.serve.endpoint import Endpoint
-from heliostat.serve.model import ServedModel
 from heliostat.serve.registry import ModelVersion, fetched, resolve
+from heliostat.serve.served import app_of, load
 
 MAX_ONGOING_REQUESTS = 100
 """Requests that a replica holds at once; with Serve's default of 5 it waits for the proxy."""
@@ -35,12 +34,12 @@ class Predictor:
     def __init__(self, tracking_uri: str, version: ModelVersion) -> None:
         torch.set_num_threads(1)  # replicas scale the load; the other cores may be training
         with fetched(tracking_uri, version) as package:
-            self._model = ServedModel.load(package, dedicated=True)
+            self._model = load(package, dedicated=True)
         self._version = version
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # the name that Serve calls
         """Build the application that Serve runs."""
-        return build_app(self._model, name=self._version.name, version=self._version.version)
+        return app_of(self._model, name=self._version.name, version=self._version.version)
 
 
 def deploy(
@@ -86,11 +85,11 @@ def deploy(
     try:
         serve.run_many([target], wait_for_applications_running=False)
         _wait_for(endpoint)
+        return endpoint.model_copy(update={"path": endpoint.health()["path"]})
     except BaseException:
         if not replaces:
             undeploy(endpoint)
         raise
-    return endpoint
 
 
 def serve_environment(folder: str) -> dict[str, str]:

@@ -3,8 +3,9 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from http.client import HTTPException
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 from heliostat.errors import ServingFailure
@@ -24,12 +25,22 @@ class Endpoint(Frozen):
     """`name@version`."""
     data_version: str
     """What it was trained on."""
+    path: str = "/predict"
+    """Where it answers."""
+
+    def health(self) -> dict[str, Any]:
+        """What it says of itself.
+
+        Raises:
+            OSError, HTTPException, ValueError: it does not.
+        """
+        with urllib.request.urlopen(f"{self.url}/healthz", timeout=HEALTH_TIMEOUT_S) as answer:  # noqa: S310
+            return dict(json.loads(answer.read()))
 
     def is_up(self) -> bool:
         """Whether the endpoint answers with the model it was deployed with."""
         try:
-            with urllib.request.urlopen(f"{self.url}/healthz", timeout=HEALTH_TIMEOUT_S) as answer:  # noqa: S310
-                health = json.loads(answer.read())
+            health = self.health()
         except (OSError, HTTPException, ValueError):
             return False
         return f"{health.get('model')}@{health.get('version')}" == self.model
@@ -43,16 +54,48 @@ class Endpoint(Frozen):
         """
         predictions: list[Any] = []
         for start in range(0, len(rows), rows_per_request):
-            predictions += self._post(rows[start : start + rows_per_request])["predictions"]
+            with self._post(list(rows[start : start + rows_per_request])) as answer:
+                predictions += json.loads(answer.read())["predictions"]
         return predictions
 
-    def _post(self, rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:
-        url = f"{self.url}/predict"
-        body = json.dumps(list(rows), allow_nan=False).encode()
+    def generate(self, prompt: str, **sampling: object) -> str:
+        """The text that the model adds to `prompt`; `sampling` as POST /generate takes it.
+
+        Raises:
+            ServingFailure: as `ask`.
+
+        """
+        with self._post({"prompt": prompt, **sampling}) as answer:
+            return str(json.loads(answer.read())["text"])
+
+    def stream(self, prompt: str, **sampling: object) -> Iterator[str]:
+        """The same text in pieces as they come.
+
+        Raises:
+            ServingFailure: as `ask`; or the stream ends before the text does.
+
+        """
+        with self._post({"prompt": prompt, "stream": True, **sampling}) as answer:
+            event = ""
+            for line in (raw.decode().rstrip("\n") for raw in answer):
+                name, _, value = line.partition(": ")
+                if name == "event":
+                    event = value
+                elif name == "data" and event == "error":
+                    raise ServingFailure("the model failed within a text", where=self.url, got=value)
+                elif name == "data" and not event:
+                    yield json.loads(value)["text"]
+        if event != "end":
+            raise ServingFailure("the stream ended before the text did", where=self.url)
+
+    @contextmanager
+    def _post(self, content: object) -> Iterator[HTTPResponse]:
+        url = f"{self.url}{self.path}"
+        body = json.dumps(content, allow_nan=False).encode()
         request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:  # noqa: S310
-                return dict(json.loads(answer.read()))
+                yield answer
         except urllib.error.HTTPError as error:
             got = error.read(2000).decode(errors="replace")
             raise ServingFailure(f"the endpoint answered {error.code}", where=url, got=got) from error

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heliostat.data.columns import InputColumn
-from heliostat.serve.model import ServedModel
+from heliostat.serve.served import load
+from heliostat.serve.text_model import ServedText
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -27,7 +28,8 @@ def save(target: Path, package: Path, *, model_id: str, run_id: str) -> None:
     Raises:
         ServingFailure: the package cannot be loaded.
     """
-    inputs = ServedModel.load(package).features.inputs
+    model = load(package)
+    inputs, answer = model.inputs, "string" if isinstance(model, ServedText) else "double"
     copy = target.parent / Path(PACKAGE).name
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
     with warnings.catch_warnings():
@@ -40,19 +42,19 @@ def save(target: Path, package: Path, *, model_id: str, run_id: str) -> None:
             str(target),
             python_model=str(Path(__file__).with_name("pyfunc_script.py")),
             artifacts={"package": str(copy)},
-            signature=_signature(inputs),
+            signature=_signature(inputs, answer),
             input_example=pd.DataFrame([{column.name: _example(column) for column in inputs}]),
             pip_requirements=[f"{library}=={installed(library).partition('+')[0]}" for library in REQUIREMENTS],
             mlflow_model=Model(model_id=model_id, run_id=run_id),
         )
 
 
-def _signature(inputs: tuple[InputColumn, ...]) -> "ModelSignature":
+def _signature(inputs: tuple[InputColumn, ...], answer: str) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
     columns = [ColSpec(_mlflow_type(column), column.name, required=not column.nullable) for column in inputs]
-    return ModelSignature(inputs=Schema(columns), outputs=Schema([ColSpec("double")]))
+    return ModelSignature(inputs=Schema(columns), outputs=Schema([ColSpec(answer)]))
 
 
 def _mlflow_type(column: InputColumn) -> str:

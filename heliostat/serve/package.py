@@ -1,16 +1,15 @@
-"""Build the directory that a served model is: weights, `model.json`, and the user's code as it was in training."""
+"""Build the directory that a served model is: weights, `model.json`, the user's code as it was in training, files."""
 
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from heliostat.data.files import write_files
 from heliostat.data.versions import DatasetVersion
 from heliostat.references import import_root, locate
-from heliostat.serve.model import CODE, SPEC, WEIGHTS, PackagedModel
-from heliostat.train import checkpoint
+from heliostat.serve.loading import CODE, DATA, SPEC, WEIGHTS, PackagedModel
+from heliostat.train.export import export
 
 
 def build_package(
@@ -18,7 +17,7 @@ def build_package(
     *,
     task: str,
     params: Mapping[str, Any],
-    features: str,
+    features: str | None,
     data: DatasetVersion,
     weights: str | Path,
     modules: Mapping[str, Path],
@@ -29,28 +28,31 @@ def build_package(
         directory: the package; anything that can be copied as a directory can be deployed from.
         task: reference of the Task the weights were trained with.
         params: its parameters.
-        features: reference of the FeatureSet the dataset was made with.
-        data: the dataset version trained on; its encoder goes into the package.
+        features: reference of the FeatureSet the dataset was made with; None for one without.
+        data: the dataset version trained on; its encoder and its files go into the package.
         weights: a committed checkpoint directory.
         modules: dotted name -> source file of the user's modules that task and features reach. The files that the two
             references name, and the `__init__.py` of every package on the way, are added.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
+        DataError: a file of the dataset version is gone.
         ReferenceNotFound: a file that a reference names does not exist.
     """
     shutil.rmtree(directory, ignore_errors=True)
-    files = _complete({**modules, **_named(task), **_named(features)})
+    named = {**_named(task), **(_named(features) if features else {})}
+    files = _complete({**modules, **named})
     for name, source in files.items():
         target = directory / CODE / _relative(name, source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     directory.mkdir(parents=True, exist_ok=True)
-    torch.save(checkpoint.load(weights, checkpoint.MODEL), directory / WEIGHTS)
+    write_files({name: data.file(name) for name in data.files}, str(directory / DATA))
+    export(weights, directory / WEIGHTS)
     spec = PackagedModel(
         task=_dotted(task),
         params=dict(params),
-        features=_dotted(features),
+        features=_dotted(features) if features else None,
         data=data,
         modules=tuple(sorted(files)),
     )

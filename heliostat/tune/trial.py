@@ -11,7 +11,6 @@ from typing import Any, Literal
 from pydantic import PositiveInt, ValidationError
 
 from heliostat.errors import CheckpointError, UserError
-from heliostat.placement.strategy import ReplicaShare
 from heliostat.references import did_you_mean
 from heliostat.train import checkpoint, telemetry
 from heliostat.train.job import TrainJob
@@ -80,7 +79,7 @@ def trial_job(base: TrainJob, params: Mapping[str, Any], settings: SweepSettings
         update={
             "params": {**base.params, **task_params},
             "settings": base.settings.model_copy(update=changed),
-            "plan": base.plan.on((_one_rank(base),)),
+            "plan": base.plan.on_one_device(),
             "directory": str(Path(settings.directory).absolute() / f"trial-{index:03d}"),
         }
     )
@@ -118,12 +117,3 @@ def read_record(job: TrainJob, params: Mapping[str, Any]) -> TrialReport | None:
     except (OSError, ValidationError, CheckpointError):
         return None
     return report if report.params == params else None
-
-
-def _one_rank(base: TrainJob) -> ReplicaShare:
-    """One replica that takes whole global batches, in forward passes that are known to fit."""
-    return ReplicaShare(
-        device_kind=base.replicas[0].device_kind,
-        num_samples=base.plan.global_batch,
-        micro_batch=max(replica.micro_batch for replica in base.replicas),
-    )

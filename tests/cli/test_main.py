@@ -16,6 +16,7 @@ COMMANDS = {
     "status": {"--store", "--json"},
     "down": {"--store"},
     "lineage": {"model", "--store", "--tracking-uri", "--json"},
+    "export": {"checkpoint", "--out", "--json"},
     "cluster show": {"spec", "--address", "--store", "--cpus-per-device", "--json", "--yaml", "--png"},
     "cluster doctor": {"spec", "--address", "--store", "--json"},
     "cluster calibrate": {"--address", "--store", "--out", "--cpus-per-device", "--json"},

@@ -240,3 +240,52 @@ def test_a_place_that_cannot_be_written_is_named(commit_to: Commit, tmp_path: Pa
     with pytest.raises(StoreError, match="the dataset cannot be written") as caught:
         commit_to(uri=str(tmp_path / "file" / "table"))
     assert str(tmp_path) in str(caught.value)
+
+
+WINDOWS = pa.table({"tokens": pa.array([[row, row + 1, 7] for row in range(40)]), "num_bytes": pa.array(range(40))})
+
+
+def windows(**files: bytes) -> Prepared:
+    import ray
+
+    splits = {name: ray.data.from_arrow(WINDOWS).repartition(3) for name in ("train", "validation", "test")}
+    return Prepared(splits=splits, files=files)
+
+
+def test_without_features_the_columns_and_files_are_committed_as_prepared(commit_to: Commit) -> None:
+    version = commit_to(windows(letters=b"abc"), label=None, features=None)
+    assert open_version(version.uri, 0) == version
+    assert (version.label, version.encoder.num_numeric, version.statistics) == (None, 0, {})
+    assert version.column_types == {"tokens": "list<item: int32>", "num_bytes": "double"}
+    columns = load_columns(version, "test", list(version.column_types))
+    assert (columns["tokens"].dtype, columns["tokens"].shape) == (np.int32, (40, 3))
+    order = np.argsort(columns["num_bytes"])
+    assert columns["tokens"][order].tolist() == WINDOWS["tokens"].to_pylist()
+    assert order.tolist() != sorted(order), "as good as shuffled"
+
+    assert version.file("letters") == b"abc"
+    with pytest.raises(DataError, match=r"shops@0 has no file 'leters' \(did you mean 'letters'\?\)"):
+        version.file("leters")
+    [stored] = Path(version.uri).rglob("letters")
+    copied = version.with_files_at(str(stored.parents[2]))
+    assert copied.file("letters") == b"abc"
+    stored.write_bytes(b"abcd")
+    assert "1 of 10 files" in (missing(version) or "")
+
+
+def test_rays_own_type_for_arrays_is_stored_as_sequences(commit_to: Commit) -> None:
+    splits = {
+        name: rows.map_batches(lambda batch: {"tokens": np.stack(batch["tokens"])})
+        for name, rows in windows().splits.items()
+    }
+    version = commit_to(Prepared(splits=splits), label=None, features=None)
+    tokens = load_columns(version, "train", ["tokens"])["tokens"]
+    assert tokens[np.argsort(tokens[:, 0])].tolist() == WINDOWS["tokens"].to_pylist()
+
+
+def test_all_splits_have_the_same_columns(commit_to: Commit) -> None:
+    import ray
+
+    other = ray.data.from_arrow(WINDOWS.drop_columns(["num_bytes"]))
+    with pytest.raises(DataError, match="the prepared rows of test have other columns than those of train"):
+        commit_to(Prepared(splits={**windows().splits, "test": other}), label=None, features=None)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from heliostat.errors import ConfigError
-from heliostat.experiment.config import ExperimentConfig, json_schema, load_experiment
+from heliostat.experiment.config import json_schema, load_experiment
+from heliostat.experiment.sections import ExperimentConfig
 from heliostat.tune.space import Choice, LogUniform, RandInt, Uniform
 from heliostat.values import digest
 
@@ -113,6 +114,33 @@ def test_files_are_named_relative_to_where_they_are_mentioned() -> None:
     assert load_experiment(Path("base/all.yaml")).config.train.task == "some.package:Task"
 
 
+def test_a_plan_file_is_named_relative_to_where_it_is_mentioned() -> None:
+    Path("base").mkdir()
+    write("base/plan.json", "{}")
+    write("base/all.yaml", VALID.replace("code/", "../code/") + "plan: {file: plan.json}\n")
+    assert load_experiment(Path("base/all.yaml")).config.plan.file == f"{Path.cwd()}/base/plan.json"
+    (found,) = mistakes(VALID + "plan: {file: plan.json}\n")
+    assert found == f"a.yaml:21:8: plan.file: there is no file {Path.cwd()}/plan.json"
+
+
+def test_a_plan_from_a_file_has_nothing_pinned() -> None:
+    write("plan.json", "{}")
+    (found,) = mistakes(VALID + "plan: {file: plan.json, num_stages: 2, zero: 0}\n")
+    assert found.startswith("a.yaml:21:1: plan: a plan from a file is run as it is, but num_stages, zero is pinned")
+
+
+def test_how_to_train() -> None:
+    train = load_experiment(
+        write("a.yaml", VALID),
+        ["train.precision=bf16", "train.clip_norm=1", "train.early_stop={patience: 3}", "train.verify=true"],
+    ).config.train
+    assert (train.precision, train.clip_norm, train.compile, train.verify) == ("bf16", 1.0, False, True)
+    assert train.early_stop is not None
+    assert train.early_stop.patience == 3
+    (found,) = mistakes(VALID, "train.early_stop={patience: 3, patince: 2}")
+    assert "unknown key (did you mean 'patience'?)" in found
+
+
 def test_the_four_domains_of_a_search() -> None:
     space = (
         "{train.lr: {loguniform: [1e-4, 1]}, train.params.dropout: {uniform: [0, 1]}, "
@@ -159,6 +187,33 @@ def test_all_mistakes_come_at_once_in_the_order_of_the_file() -> None:
     ]
 
 
+def test_data_without_features_has_no_label_either() -> None:
+    bare = VALID.replace("  features: code/steps.py:FEATURES\n  label: late\n", "")
+    config = load_experiment(write("a.yaml", bare)).config
+    assert (config.data.features, config.data.label) == (None, None)
+    assert mistakes(bare, "data.label=late") == [
+        "--set data.label: data.label: goes with data.features, which is missing"
+    ]
+    assert mistakes(VALID.replace("  label: late\n", "")) == ["a.yaml:2:1: data.label: is missing"]
+
+
+def test_no_trials_need_no_space() -> None:
+    space = "  epochs: 3\n  space:\n    train.lr: {loguniform: [5e-4, 0.01]}\n"
+    bare = VALID.replace(space, "")
+    assert mistakes(bare) == ["a.yaml:12:1: tune.space: is missing"]
+    assert load_experiment(write("a.yaml", bare), ["tune.trials=0"]).config.tune.space == {}
+
+
+def test_a_cluster_to_emulate_is_a_file_and_is_started_here() -> None:
+    Path("clusters").mkdir()
+    write("clusters/four.yaml", "")
+    emulating = VALID + "cluster: {emulate: clusters/four.yaml}\n"
+    assert load_experiment(write("a.yaml", emulating)).config.cluster.emulate == f"{Path.cwd()}/clusters/four.yaml"
+    assert mistakes(emulating, "cluster.address=auto") == [
+        "a.yaml:21:11: cluster.emulate: goes with cluster.address local, not with auto"
+    ]
+
+
 def test_an_empty_file_lacks_every_required_key() -> None:
     assert mistakes("") == [f"a.yaml:1:1: {key}: is missing" for key in ("name", "data", "train", "tune", "register")]
 
@@ -189,8 +244,18 @@ def test_an_empty_file_lacks_every_required_key() -> None:
         ("plan.micro_batch=0", "plan.micro_batch: must be greater than 0, got 0"),
         ("register.alias=v2", 'register.alias: is a name that the model registry keeps for itself, got "v2"'),
         ("serve.port=65536", "serve.port: must be at most 65535, got 65536"),
-        ("tune.space={}", "tune.space: must not be empty, got {}"),
+        ("tune.space={}", "tune.space: must not be empty"),
+        ("tune.trials=-1", "tune.trials: must be at least 0, got -1"),
+        ("cluster.emulate=elsewhere.yaml", "cluster.emulate: there is no file "),
         (f"train.lr='{'9' * 80}'", f'train.lr: must be a number, got "{"9" * 56}...'),
+        ("train.precision=fp16", "train.precision: must be 'fp32' or 'bf16', got \"fp16\""),
+        ("train.clip_norm=0", "train.clip_norm: must be greater than 0.0, got 0"),
+        ("plan.zero=4", "plan.zero: must be 0, 1, 2 or 3, got 4"),
+        (
+            "plan.schedule=2f1b",
+            "plan.schedule: must be 'none', 'gpipe', '1f1b', 'interleaved' or 'zero-bubble', got \"2f1b\"",
+        ),
+        ("train.early_stop.patience=0", "train.early_stop.patience: must be greater than 0, got 0"),
     ],
 )
 def test_a_wrong_value_is_explained_in_plain_words(override: str, message: str) -> None:

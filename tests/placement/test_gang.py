@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 def placement(*node_ids: str) -> Placement:
     ranks = tuple(
-        RankPlacement(rank=i, node_id=node_id, device_index=i, device_kind="cpu", num_samples=1, micro_batch=1)
+        RankPlacement(rank=i, role=i, node_id=node_id, device_index=i, device_kind="cpu")
         for i, node_id in enumerate(node_ids)
     )
     return Placement(ranks=ranks, reason="test")

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from heliostat.document import dotted
 from heliostat.errors import ConfigError
-from heliostat.placement.plan_file import load, save, to_json
+from heliostat.placement.plan_file import contradictions, load, save, to_json
 from heliostat.placement.search.outcome import Outcome
 from heliostat.placement.strategy import Strategy
-from tests.placement.view.plans import CLUSTER, JOB, plan, strategy, uneven
+from tests.placement.view.plans import A100, CLUSTER, JOB, plan, stage, strategy, uneven
 
 
 @pytest.mark.parametrize("split", [strategy(), strategy(zero=1), uneven()])
@@ -83,6 +84,61 @@ def test_a_plan_must_be_whole(tmp_path: Path, stage: int, key: str, value: objec
     found = edited(tmp_path, lambda data: data["strategy"]["stages"][stage].update({key: value}))
     assert len(found) == 1
     assert told in found[0]
+
+
+def test_a_plan_must_be_one_that_can_be_run(tmp_path: Path) -> None:
+    def close(data: dict[str, Any]) -> None:
+        embedding, layer, head = data["workload"]["blocks"]
+        shut = layer | {"opens_stage": False, "count": 10}
+        data["workload"]["blocks"] = [embedding, layer | {"count": 15}, shut, layer | {"count": 15}, head]
+
+    (found,) = edited(tmp_path, close)
+    assert "strategy.stages.1.first_block: is 16, where the model cannot be cut" in found
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"schedule": "zero-bubble", "zero": 2}, ["stages.0.zero: is 2, but zero-bubble goes with 0 and 1 alone"]),
+        ({"schedule": "zero-bubble", "zero": 1}, []),
+        (
+            {"schedule": "interleaved", "chunks": 2, "micro_batch": 4},
+            ["first_block: a chunk begins with block 8, where"],
+        ),
+    ],
+)
+def test_what_cannot_be_run_of_a_strategy(fields: dict[str, Any], told: list[str]) -> None:
+    embedding, layer, head = JOB.workload.blocks
+    closed = (
+        embedding,
+        layer.model_copy(update={"count": 7}),
+        layer.model_copy(update={"count": 1, "opens_stage": False}),
+    )
+    blocks = (*closed, layer.model_copy(update={"count": 32}), head)
+    workload = JOB.workload.model_copy(update={"blocks": blocks})
+    found = [f"{dotted(keys)}: {message}" for keys, message in contradictions(workload, strategy(**fields))]
+    assert len(found) == len(told) * (4 if "zero" in fields else 1)
+    assert all(any(words in one for one in found) for words in told)
+
+
+def test_stages_must_agree_on_every_round() -> None:
+    split = strategy()
+    other = split.stages[1].model_copy(update={"replicas": stage(16, 31, A100, 2, micro_batch=3).replicas})
+    uneven_rounds = split.model_copy(update={"stages": (split.stages[0], other, *split.stages[2:])})
+    ((keys, message),) = contradictions(JOB.workload, uneven_rounds)
+    assert keys == ("stages", 1, "replicas")
+    assert message == "take 6 samples together in round 0, those of stage 0 take 4"
+
+
+def test_where_stages_may_begin_is_kept(tmp_path: Path) -> None:
+    embedding, *rest = JOB.workload.blocks
+    workload = JOB.workload.model_copy(
+        update={"blocks": (embedding, rest[0].model_copy(update={"opens_stage": False, "count": 1}), *rest)}
+    )
+    split = strategy((17, 32, 38, 43))
+    save(plan().model_copy(update={"workload": workload, "strategy": split}), tmp_path / "plan.json")
+    assert load(tmp_path / "plan.json").workload == workload
+    assert workload.cuts == tuple(range(2, 43))
 
 
 def test_samples_that_do_not_add_up(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from heliostat.placement.prediction import predict
 from heliostat.placement.repair import repair, stages_too_full
+from heliostat.placement.rounds import disagreements
 from heliostat.placement.strategy import Strategy
 from heliostat.placement.view.words import change_in_words
 from tests.placement.view.plans import A100, CLUSTER, JOB, V100, stage, strategy, uneven
@@ -42,6 +43,24 @@ def test_two_changes_where_one_is_not_enough() -> None:
     ]
     assert sum(differences) == 2
     assert full(found.strategy) == ()
+
+
+def test_smaller_micro_batches_of_several_stages_stay_in_the_same_rounds() -> None:
+    first, second = stage(0, 16, A100, 2, 4, micro_batch=8), stage(16, 42, A100, 2, 4)
+    uneven = tuple(
+        second.replicas[0].model_copy(update={"num_samples": many, "micro_batch": many // 4}) for many in (44, 20)
+    )
+    split = Strategy(
+        global_batch=64,
+        stages=(first, second.model_copy(update={"replicas": uneven, "recompute": "full", "zero": 3})),
+        schedule="zero-bubble",
+        execution=JOB.wanted.execution,
+    )
+    assert list(disagreements(split)) == []
+    found = repair(JOB.workload, CLUSTER, split)
+    assert found is not None
+    assert list(disagreements(found.strategy)) == []
+    assert found.strategy.stages[0].zero < 2
 
 
 def test_no_change_makes_everything_fit() -> None:

@@ -9,11 +9,16 @@ import pytest
 import torch
 
 from heliostat.data.encoder import Encoder, Scale, Vocabulary
+from heliostat.data.files import write_files
 from heliostat.data.versions import DatasetVersion
 from heliostat.serve.package import build_package
 from heliostat.train import checkpoint
+from heliostat.train.checkpointer import Checkpointer, Retention
+from heliostat.train.pieces import whole
 
 SOURCE = Path(__file__).parent / "delays"
+VERSES = Path(__file__).parent / "verses"
+LETTERS = "abcdefgh "
 
 MakePackage = Callable[..., Path]
 Rows = list[dict[str, object]]
@@ -49,6 +54,13 @@ def weights(num_airlines: int = 4, width: int = 4) -> dict[str, torch.Tensor]:
     }
 
 
+def commit(directory: Path, state: Mapping[str, torch.Tensor]) -> Path:
+    """A committed checkpoint of a model with these weights."""
+    with Checkpointer(directory, identity={}, tied={}, retention=Retention(1, "accuracy", "max")) as saver:
+        saver.save(10, {checkpoint.MODEL: {name: whole(tensor) for name, tensor in state.items()}}, {"accuracy": 0.8})
+    return directory / "step-00000010"
+
+
 @pytest.fixture
 def code(tmp_path: Path) -> Path:
     """The user's working tree."""
@@ -57,9 +69,7 @@ def code(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_package(tmp_path: Path, code: Path) -> MakePackage:
-    committed = checkpoint.commit(
-        tmp_path / "checkpoints", step=10, states={"model": weights()}, metrics={"accuracy": 0.8}, identity={}
-    )
+    committed = commit(tmp_path / "checkpoints", weights())
 
     def make(params: Mapping[str, Any] | None = None, *, more: Mapping[str, Path] | None = None) -> Path:
         return build_package(
@@ -70,6 +80,45 @@ def make_package(tmp_path: Path, code: Path) -> MakePackage:
             data=dataset_version(),
             weights=committed,
             modules={"delays.clock": code / "clock.py", **(more or {})},
+        )
+
+    return make
+
+
+@pytest.fixture
+def verses(tmp_path: Path) -> DatasetVersion:
+    """A dataset version without features, with a file."""
+    uri = str(tmp_path / "verses-table")
+    return DatasetVersion(
+        uri=uri,
+        name="verses",
+        version=2,
+        label=None,
+        num_rows={"train": 1, "validation": 1, "test": 1},
+        dropped={},
+        column_types={"tokens": "list<item: int32>"},
+        statistics={},
+        encoder=Encoder(numeric=(), categorical=()),
+        files=write_files({"letters.txt": LETTERS.encode()}, uri),
+    )
+
+
+@pytest.fixture
+def make_text_package(tmp_path: Path, verses: DatasetVersion) -> MakePackage:
+    """A package of a model that continues verses."""
+    folder = shutil.copytree(VERSES, tmp_path / "work" / "verses", ignore=shutil.ignore_patterns("__pycache__"))
+    generator = torch.Generator().manual_seed(3)
+    table = torch.randn(len(LETTERS), len(LETTERS), generator=generator)
+
+    def make(params: Mapping[str, Any] | None = None) -> Path:
+        return build_package(
+            tmp_path / "text-package",
+            task=f"{folder}/task.py:VerseTask",
+            params=params or {},
+            features=None,
+            data=verses,
+            weights=commit(tmp_path / "text-checkpoints", {"weight": table}),
+            modules={},
         )
 
     return make

@@ -70,6 +70,7 @@ def test_health(client: Client) -> None:
         "model": "flight-delay",
         "version": 3,
         "data": "flights@7",
+        "path": "/predict",
     }
 
 
@@ -176,7 +177,13 @@ def test_routes_are_a_contract(client: Client) -> None:
     }
     assert sorted(schema["paths"]["/predict"]["post"]["responses"]) == ["200", "422", "500"]
     assert sorted(schema["components"]["schemas"]["Predictions"]["properties"]) == ["model", "predictions"]
-    assert sorted(schema["components"]["schemas"]["Health"]["properties"]) == ["data", "model", "status", "version"]
+    assert sorted(schema["components"]["schemas"]["Health"]["properties"]) == [
+        "data",
+        "model",
+        "path",
+        "status",
+        "version",
+    ]
 
 
 def test_columns_may_have_any_name() -> None:

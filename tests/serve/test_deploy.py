@@ -60,7 +60,13 @@ def test_the_model_answers_over_http(endpoint: Endpoint, uri: str, version: Mode
 
     with httpx.Client(base_url=endpoint.url) as client:
         health = client.get("/healthz").json()
-        assert health == {"status": "ok", "model": "flight-delay", "version": 1, "data": "flights@7"}
+        assert health == {
+            "status": "ok",
+            "model": "flight-delay",
+            "version": 1,
+            "data": "flights@7",
+            "path": "/predict",
+        }
 
         many = client.post("/predict", json=rows * 70).json()
         assert many["model"] == "flight-delay@1"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from heliostat.errors import CheckpointError, ReferenceNotFound
-from heliostat.serve.model import PackagedModel
+from heliostat.serve.loading import PackagedModel
 from heliostat.serve.package import build_package
 from tests.serve.conftest import MakePackage, dataset_version
 
@@ -58,6 +58,7 @@ def test_what_cannot_be_packaged(make_package: MakePackage, tmp_path: Path, code
     with pytest.raises(ReferenceNotFound, match=r"task\.py"):
         make_package()
     (code / "task.py").write_text("")
-    (tmp_path / "checkpoints" / "step-00000010" / "model.pt").write_bytes(b"torn")
+    for path in (tmp_path / "checkpoints" / "step-00000010" / "model").iterdir():
+        path.write_bytes(b"torn")
     with pytest.raises(CheckpointError):
         make_package()

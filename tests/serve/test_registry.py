@@ -16,6 +16,7 @@ from heliostat.experiment.tracking_store import START_TIMEOUT_S, check_tracking,
 from heliostat.serve.mlflow_client import SETTINGS, connect
 from heliostat.serve.model import ServedModel
 from heliostat.serve.registry import ModelVersion, Provenance, fetched, register, resolve
+from heliostat.serve.text_model import ServedText
 from tests.serve.conftest import MakePackage, Rows
 
 PROVENANCE = Provenance(
@@ -146,3 +147,19 @@ def test_mlflow_loads_it_by_itself(
     }
     with pytest.raises(mlflow.exceptions.MlflowException, match="distance"):
         model.predict(frame.drop(columns="distance"))
+
+
+def test_mlflow_loads_a_model_that_continues_texts(
+    local: str, make_text_package: MakePackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = make_text_package()
+    put(local, package, name="verses")
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", local)
+    model = mlflow.pyfunc.load_model("models:/verses@champion")
+    asked = {"prompt": "abc", "max_tokens": 8, "temperature": 0.7, "top_k": 3, "seed": 2}
+    frame = pd.DataFrame([asked, {**asked, "prompt": "h"}]).astype({"max_tokens": "float64", "top_k": "float64"})
+    frame = frame.astype({"seed": "float64"})
+    assert model.predict(frame) == ServedText.load(package).predict([asked, {**asked, "prompt": "h"}])
+    assert [output.type.name for output in model.metadata.signature.outputs] == ["string"]

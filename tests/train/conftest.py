@@ -82,7 +82,7 @@ def run_ranks(ranks: ProcessPoolExecutor, tmp_path: Path) -> RunRanks:
     """Run a job on as many gloo processes as it has replicas; its reports by rank, or the first rank's error."""
 
     def run(job: TrainJob) -> list[TrainReport]:
-        world_size = len(job.replicas)
+        world_size = job.plan.num_ranks
         meeting = tmp_path / f"meeting-{os.urandom(4).hex()}"
         futures = [
             ranks.submit(

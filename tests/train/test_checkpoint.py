@@ -4,19 +4,35 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from heliostat.errors import CheckpointError, StoreError
 from heliostat.train import checkpoint
+from heliostat.train.checkpointer import Checkpointer, Retention
+from heliostat.train.pieces import whole
+
+WEIGHT = "__0_0.distcp"
+"""The file of what rank 0 has written of a part."""
 
 
-def commit(directory: Path, step: int, **metrics: float) -> Path:
-    states: dict[str, dict[str, Any]] = {"model": {"weight": torch.full((4,), float(step))}, "optimizer": {"state": {}}}
-    return checkpoint.commit(directory, step=step, states=states, metrics=metrics, identity={"seed": 7})
+def saver(directory: Path, *, keep: int = 9) -> Checkpointer:
+    return Checkpointer(directory, identity={"seed": 7}, tied={}, retention=Retention(keep, "auc", "max"))
+
+
+def commit(directory: Path, step: int, *, keep: int = 9, **metrics: float) -> Path:
+    states = {"model": {"weight": whole(torch.full((4,), float(step)))}, "optimizer": {}}
+    with saver(directory, keep=keep) as one:
+        one.save(step, states, metrics)
+    return directory / f"step-{step:08d}"
+
+
+def weight(path: Path) -> Tensor:
+    found = torch.zeros(4)
+    checkpoint.read(path, {"model": {"weight": whole(found)}})
+    return found
 
 
 def names(directory: Path) -> list[str]:
@@ -38,12 +54,11 @@ def no_file_larger_than(num_bytes: int) -> Iterator[None]:
 
 def test_what_is_committed_comes_back(tmp_path: Path) -> None:
     path = commit(tmp_path, 50, auc=0.7)
-    assert path.name == "step-00000050"
     assert checkpoint.latest(tmp_path) == path
     manifest = checkpoint.verify(path)
     assert (manifest.step, manifest.metrics, manifest.identity) == (50, {"auc": 0.7}, {"seed": 7})
-    assert set(manifest.files) == {"model.pt", "optimizer.pt"}
-    assert checkpoint.load(path, "model")["weight"].tolist() == [50.0] * 4
+    assert set(manifest.files) == {f"model/{WEIGHT}", "model/.metadata", "optimizer/.metadata"}
+    assert weight(path).tolist() == [50.0] * 4
     assert names(tmp_path) == ["step-00000050"]
 
 
@@ -52,10 +67,29 @@ def test_nothing_committed_is_nothing(tmp_path: Path) -> None:
     assert checkpoint.best(tmp_path, "auc", "max") is None
 
 
+def test_what_is_saved_is_what_was_there_when_save_was_called(tmp_path: Path) -> None:
+    values = torch.arange(100_000.0)
+    with saver(tmp_path) as one:
+        for step in range(1, 4):
+            one.save(step, {"model": {"weight": whole(values)}}, {})
+            values += 1
+    for step in range(1, 4):
+        found = torch.zeros_like(values)
+        assert checkpoint.read(tmp_path / f"step-0000000{step}", {"model": {"weight": whole(found)}}).step == step
+        assert torch.equal(found, torch.arange(100_000.0) + step - 1)
+
+
+def test_after_wait_the_last_save_is_committed(tmp_path: Path) -> None:
+    with saver(tmp_path) as one:
+        one.save(1, {"model": {"weight": whole(torch.ones(4))}}, {"auc": 0.5})
+        one.wait()
+        assert checkpoint.verify(tmp_path / "step-00000001").metrics == {"auc": 0.5}
+
+
 @pytest.mark.parametrize("damage", ["no manifest", "half a manifest", "cut file", "changed file", "missing file"])
 def test_damage_is_seen_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     good, bad = commit(tmp_path, 50, auc=0.7), commit(tmp_path, 100, auc=0.8)
-    manifest, model = bad / "manifest.json", bad / "model.pt"
+    manifest, model = bad / "manifest.json", bad / "model" / WEIGHT
     match damage:
         case "no manifest":
             manifest.unlink()
@@ -70,17 +104,19 @@ def test_damage_is_seen_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptur
     assert checkpoint.latest(tmp_path) == good
     assert checkpoint.best(tmp_path, "auc", "max") == good
     assert str(bad) in caplog.text
-    with pytest.raises(CheckpointError, match="manifest"):
-        checkpoint.load(bad, "model")
+    for reader in (checkpoint.weights_digest, lambda path: checkpoint.load_into(nn.Linear(2, 2), path)):
+        with pytest.raises(CheckpointError, match="manifest"):
+            reader(bad)
     assert checkpoint.verify(commit(tmp_path, 100, auc=0.9)).metrics == {"auc": 0.9}
 
 
-def test_a_draft_is_no_checkpoint_and_is_written_anew(tmp_path: Path) -> None:
-    draft = tmp_path / ".step-00000050.draft"
-    draft.mkdir()
-    (draft / "model.pt").write_bytes(b"half")
+def test_drafts_that_a_killed_run_has_left_are_no_checkpoints_and_are_removed(tmp_path: Path) -> None:
+    for step in (50, 60):
+        draft = tmp_path / f".step-000000{step}.draft" / "model"
+        draft.mkdir(parents=True)
+        (draft / WEIGHT).write_bytes(b"half")
     assert checkpoint.latest(tmp_path) is None
-    commit(tmp_path, 50)
+    assert weight(commit(tmp_path, 50)).tolist() == [50.0] * 4
     assert names(tmp_path) == ["step-00000050"]
 
 
@@ -93,20 +129,41 @@ def test_the_best_is_by_metric_and_mode_and_the_earlier_of_equals(tmp_path: Path
     assert checkpoint.best(tmp_path, "loss", "min") is None
 
 
-def test_retention_keeps_the_latest_and_the_best(tmp_path: Path) -> None:
-    for step in range(1, 7):
-        commit(tmp_path, step, auc=1 / step)
+def test_the_latest_and_the_best_stay(tmp_path: Path) -> None:
     (tmp_path / "step-00000009").mkdir()
-    checkpoint.retain(tmp_path, keep=2, metric="auc", mode="max")
+    for step in range(1, 7):
+        commit(tmp_path, step, keep=2, auc=1 / step)
     assert names(tmp_path) == [f"step-0000000{step}" for step in (1, 5, 6, 9)]
 
 
 def test_a_full_disk_leaves_what_was_committed(tmp_path: Path) -> None:
     good = commit(tmp_path, 50)
-    with no_file_larger_than(512), pytest.raises(StoreError, match=r"cannot be written(.|\n)*the disk is full"):
+    with no_file_larger_than(512), pytest.raises(StoreError, match=r"cannot be written(.|\n)*File too large"):
         commit(tmp_path, 100)
     assert checkpoint.latest(tmp_path) == good
     assert names(tmp_path) == ["step-00000050"]
+
+
+def test_an_error_of_the_write_is_told_by_the_next_save_and_the_one_after_can_be_written(tmp_path: Path) -> None:
+    state = {"model": {"weight": whole(torch.ones(4))}}
+    with saver(tmp_path) as one:
+        with no_file_larger_than(512):
+            one.save(1, state, {})
+            with pytest.raises(StoreError, match="cannot be written"):
+                one.save(2, state, {})
+        one.save(3, state, {})
+    assert names(tmp_path) == ["step-00000003"]
+
+
+def test_an_error_under_way_goes_before_that_of_the_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def train() -> None:
+        with no_file_larger_than(512), saver(tmp_path) as one:
+            one.save(1, {"model": {"weight": whole(torch.ones(4))}}, {})
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        train()
+    assert "was not committed" in caplog.text
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
@@ -119,15 +176,62 @@ def test_a_crash_before_the_rename_leaves_nothing_that_looks_committed(tmp_path:
     commit(tmp_path, 50)
     pid = os.fork()
     if pid == 0:  # die between the manifest and the rename
-        Path.rename = lambda *_: os._exit(9)  # type: ignore[method-assign]
+        rename = Path.rename
+
+        def dying(path: Path, target: Path) -> Path:
+            return os._exit(9) if target.name == "step-00000100" else rename(path, target)
+
+        Path.rename = dying  # type: ignore[method-assign, assignment]
         commit(tmp_path, 100)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     assert names(tmp_path) == [".step-00000100.draft", "step-00000050"]
+    assert (tmp_path / ".step-00000100.draft" / "manifest.json").exists()
     assert checkpoint.latest(tmp_path) == tmp_path / "step-00000050"
 
 
-def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
-    path = commit(tmp_path, 1)
-    with pytest.raises(CheckpointError, match=r"another model(.|\n)*weight"):
+class Tied(nn.Module):
+    """Two names of one weight, a buffer, and one that is no part of the state."""
+
+    def __init__(self, width: int = 2) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, width)
+        self.second = nn.Linear(width, width, bias=False)
+        self.second.weight = self.first.weight
+        self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("scratch", torch.zeros(3), persistent=False)
+
+
+def commit_model(directory: Path, model: nn.Module) -> Path:
+    with saver(directory) as one:
+        one.save(1, {"model": {name: whole(each) for name, each in checkpoint.tensors_of(model).items()}}, {})
+    return directory / "step-00000001"
+
+
+def test_a_whole_model_gets_its_weights_and_buffers(tmp_path: Path) -> None:
+    trained, fresh = Tied(), Tied()
+    trained.get_buffer("count").fill_(5)
+    checkpoint.load_into(fresh, commit_model(tmp_path, trained))
+    assert list(checkpoint.tensors_of(fresh)) == ["count", "first.weight", "first.bias"]
+    assert fresh.second.weight is fresh.first.weight
+    for name, values in trained.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], values)
+
+
+def test_weights_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
+    path = commit_model(tmp_path, nn.Linear(2, 3))
+    with pytest.raises(CheckpointError, match=r"another model(.|\n)*weight of shape \[3, 2\], which is \[2, 2\] here"):
         checkpoint.load_into(nn.Linear(2, 2), path)
+    with pytest.raises(
+        CheckpointError, match=r"another model(.|\n)*no first\.weight there(.|\n)*bias, which is not here"
+    ):
+        checkpoint.load_into(Tied(), path)
+    with pytest.raises(CheckpointError, match=r"another model(.|\n)*no exp_avg there"):
+        checkpoint.read(path, {"model": {"exp_avg": whole(torch.zeros(2))}})
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    path = commit(tmp_path, 1)
+    checkpoint.check_identity(path, {"seed": 7})
+    with pytest.raises(CheckpointError, match=r"another training run(.|\n)*seed: 7 there, 8 now"):
+        checkpoint.check_identity(path, {"seed": 8})

@@ -25,15 +25,20 @@ TWO_RANKS = [(9, 9), (15, 4)]
 
 
 def placing(job: TrainJob) -> Callable[[], Placement]:
-    """Solve over what is free, waiting for what is just being given back."""
+    """Solve over what is free, waiting for what is just being given back; ranks of the plan in the reverse order."""
 
     def place() -> Placement:
         for _ in range(50):
             try:
-                return solve(job.plan, discover(1))
+                found = solve(job.plan, discover(1))
+                break
             except (PlacementError, ServiceError):
                 time.sleep(0.2)
-        return solve(job.plan, discover(1))
+        else:
+            found = solve(job.plan, discover(1))
+        last = len(found.ranks) - 1
+        reverse = (one.model_copy(update={"role": last - one.role}) for one in found.ranks)
+        return found.model_copy(update={"ranks": tuple(reverse)})
 
     return place
 
@@ -74,7 +79,7 @@ def test_a_killed_worker_costs_only_the_steps_since_the_last_checkpoint(make_job
     assert losses(job) == pytest.approx(losses(alone), rel=1e-5)
     assert report.metrics == pytest.approx(expected.metrics, rel=1e-5)
     assert report.placement is not None
-    assert report.placement.shares == (15, 9)  # the solver puts the larger share first; the worker got what it says
+    assert [rank.role for rank in report.placement.ranks] == [1, 0]  # rank 0 got the share of the plan's rank 1
     assert [record.samples for record in telemetry.steps(telemetry.file_of(job.directory, 0))] == [15] * 32
 
 

@@ -18,10 +18,10 @@ READS = ("name", "data")
 def run(context: StepContext) -> StepResult:
     """Prepare, compute the features, fit the encoder, commit."""
     options: dict[str, Any] = context.options["data"]
-    features = feature_set(options["features"])
+    features = None if options["features"] is None else feature_set(options["features"])
     context.progress(0, 2, "preparing")
     prepared = run_prepare(prepare_function(options["prepare"]), options["options"])
-    context.progress(1, 2, "computing features and committing")
+    context.progress(1, 2, "computing features and committing" if features else "committing")
     name = str(context.options["name"])
     version = commit(
         prepared,

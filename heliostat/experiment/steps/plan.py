@@ -1,23 +1,33 @@
-"""Step `plan`: profile the model, measure the devices, choose the parallel plan."""
+"""Step `plan`: profile the model, measure the devices, choose the parallel plan or take the one that is given."""
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from heliostat.cluster.discovery import discover
 from heliostat.cluster.spec import ClusterSpec
+from heliostat.errors import PlanError
 from heliostat.experiment.step import StepContext, StepResult
 from heliostat.experiment.steps import data
-from heliostat.placement.constraints import Constraints
+from heliostat.placement import plan_file
+from heliostat.placement.constraints import Constraints, Pins
+from heliostat.placement.given_plan import given
 from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.planner import plan as choose_plan
+from heliostat.placement.prediction import Prediction
 from heliostat.train.calibrate import calibrate
-from heliostat.train.execution import EXECUTION, RUNNABLE
+from heliostat.train.execution import RUNNABLE, execution_of
 from heliostat.train.profile import profile_task
 from heliostat.train.step_timing import with_timings
 
 SETTLE_S = 0.5
-READS = ("seed", "cluster.cpus_per_device", "plan", "train.task", "train.params", "train.global_batch")
+READS = (
+    "seed", "cluster.cpus_per_device", "plan", "train.task", "train.params", "train.global_batch", "train.precision",
+    "train.compile",
+)  # fmt: skip
 
 
 def run(context: StepContext) -> StepResult:
@@ -25,11 +35,8 @@ def run(context: StepContext) -> StepResult:
     options = context.options
     version = data.version_of(context.inputs["data"])
     cpus_per_device = int(options["cluster.cpus_per_device"])
-    constraints = Constraints(
-        global_batch=options["train.global_batch"],
-        execution=EXECUTION,
-        pins=RUNNABLE.model_copy(update=dict(options["plan"])),
-    )
+    file, pins = options["plan"]["file"], pins_of(options["plan"])
+    written = plan_file.load(Path(file)) if file else None
     context.progress(0, 2, "profiling the model")
     workload = profile_task(options["train.task"], version, options["train.params"])
     context.progress(1, 2, "measuring the devices")
@@ -38,11 +45,21 @@ def run(context: StepContext) -> StepResult:
         version,
         options["train.params"],
         cluster=settled(partial(discover, cpus_per_device)),
-        global_batch=constraints.global_batch,
+        global_batch=options["train.global_batch"],
         cpus_per_device=cpus_per_device,
     )
     workload = with_timings(workload, measured.timings, measured.gang_overhead_s)
-    chosen = choose_plan(workload, measured.cluster, constraints)
+    on_gpus = any(not kind.startswith("cpu") for kind in measured.cluster.count_by_kind())
+    constraints = Constraints(
+        global_batch=options["train.global_batch"],
+        execution=execution_of(options["train.precision"], compiled=options["train.compile"], on_gpus=on_gpus),
+        pins=pins,
+    )
+    chosen = (
+        given(written, workload, measured.cluster, constraints, where=file)
+        if written
+        else choose_plan(workload, measured.cluster, constraints)
+    )
     return StepResult(
         outputs={
             "plan": chosen,
@@ -52,11 +69,40 @@ def run(context: StepContext) -> StepResult:
         },
         metrics={
             "predicted_step_s": chosen.prediction.step_time_s,
-            **{f"predicted_{part}_s": value for part, value in chosen.prediction.stages[0].seconds.items()},
+            **{f"predicted_{part}_s": value for part, value in busiest(chosen.prediction).items()},
             "predicted_memory_bytes": float(max(chosen.prediction.memory_bytes)),
             "num_ranks": float(chosen.num_ranks),
+            "num_stages": float(len(chosen.stages)),
         },
     )
+
+
+def pins_of(plan: Mapping[str, Any]) -> Pins:
+    """What the section `plan` pins, with what the executor does not run.
+
+    Raises:
+        PlanError: they contradict.
+    """
+    asked = {name: value for name, value in plan.items() if value is not None and name != "file"}
+    refused = {name: value for name, value in asked.items() if getattr(RUNNABLE, name) not in {None, value}}
+    if refused:
+        raise PlanError(
+            "the executor cannot run what is pinned",
+            where=", ".join(f"plan.{name}" for name in refused),
+            got=", ".join(f"{name}: {str(value).lower()}" for name, value in refused.items()),
+            next_step="leave it to the planner: null",
+        )
+    return RUNNABLE.model_copy(update=asked)
+
+
+def facts_of(file: str | None) -> dict[str, str]:
+    """What a plan depends on besides the configuration: what is in the plan file."""
+    return {"plan file": hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]} if file else {}
+
+
+def busiest(prediction: Prediction) -> Mapping[str, float]:
+    """Seconds of a step by what they go to, of the stage that waits least for others."""
+    return min(prediction.stages, key=lambda stage: stage.seconds["bubble"]).seconds
 
 
 def settled(look: Callable[[], ClusterSpec]) -> ClusterSpec:

@@ -18,12 +18,14 @@ def run(context: StepContext) -> StepResult:
     options, uri = context.options, context.extra["tracking_uri"]
     version = data.version_of(context.inputs["data"])
     chosen = best(candidates(context), options["tune.metric"], options["tune.mode"])
-    code = fingerprint([options["train.task"], options["data.features"], options["data.prepare"]])
+    features = options["data.features"]
+    named = (options["train.task"], features, options["data.prepare"])
+    code = fingerprint([reference for reference in named if reference is not None])
     package = build_package(
         context.workdir / "package",
         task=options["train.task"],
         params=chosen.params,
-        features=options["data.features"],
+        features=features,
         data=version,
         weights=chosen.checkpoint,
         modules=code.modules,
@@ -51,7 +53,7 @@ def run(context: StepContext) -> StepResult:
 
 
 def candidates(context: StepContext) -> list[Candidate]:
-    """The main run's best checkpoint and the sweep's best trial."""
+    """The main run's best checkpoint, and the sweep's best trial if there was a sweep."""
     report = train.report_of(context.inputs["train"])
     main = Candidate(
         source="train",
@@ -61,6 +63,8 @@ def candidates(context: StepContext) -> list[Candidate]:
         plan=plan.plan_of(context.inputs["plan"]).describe(),
         run_id=context.inputs["train"].outputs["run_id"],
     )
+    if "tune" not in context.inputs:
+        return [main]
     return [main, tune.best_candidate(context.inputs["tune"], context.options["train.params"])]
 
 

@@ -1,13 +1,19 @@
-"""Step `smoke`: the endpoint answers what the model says offline, and the model beats two honest baselines.
+"""Step `smoke`: the endpoint answers what the model says offline, and the model is judged beside honest baselines.
 
 Offline predictions take the stored features of the dataset version; the endpoint gets the raw rows and computes the
-features itself. That the two agree shows that training and serving see the same values.
+features itself. That the two agree shows that training and serving see the same values. A model that continues texts
+gets the same prompts offline and over HTTP, whole and as a stream, and must say the same.
 """
 
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from heliostat.data.columns import Kind
 from heliostat.data.features import FeatureSet
@@ -15,29 +21,67 @@ from heliostat.data.versions import DatasetVersion, load_columns
 from heliostat.errors import ServingFailure
 from heliostat.experiment.step import StepContext, StepResult
 from heliostat.experiment.steps import data, register, serve
-from heliostat.train.baselines import class_prior, logistic_regression
+from heliostat.serve.endpoint import Endpoint
 from heliostat.train.evaluate import predict, restore
-from heliostat.train.task import make_task
+from heliostat.train.task import Arrays, make_task
+from heliostat.train.text import Sampling, TextTask
 
 READS = ("name", "seed", "serve", "smoke", "data.features", "train.task")
 ROWS_PER_REQUEST = 50
+ROWS_PER_PASS = 128
+"""Rows that are predicted at once: of a language model, each has as many answers as tokens."""
+MAX_TOKENS = 32
+"""Length of the texts that are compared."""
+SAMPLINGS = (Sampling(max_tokens=MAX_TOKENS), Sampling(max_tokens=MAX_TOKENS, temperature=0.8, top_k=40, seed=7))
+"""Prompts are answered with each in turn: the likeliest text, and a drawn one."""
 
 
 def run(context: StepContext) -> StepResult:
     """Compare HTTP with offline on test rows, and the test metrics with the baselines'."""
     options = context.options
     version = data.version_of(context.inputs["data"])
-    features = data.feature_set(options["data.features"])
     endpoint = serve.endpoint_of(context.inputs["serve"])
     if not endpoint.is_up():  # served by an earlier run that has ended
-        model = register.model_of(context.inputs["register"])
-        endpoint = serve.deploy_version(model, options, context.extra["tracking_uri"])
+        registered = register.model_of(context.inputs["register"])
+        endpoint = serve.deploy_version(registered, options, context.extra["tracking_uri"])
     context.progress(0, 3, "predicting the test split offline")
     chosen = register.chosen_of(context.inputs["register"])
     task = make_task(options["train.task"], version, chosen.params)
+    model = restore(task, chosen.checkpoint)
     test = task.load("test")
-    offline = predict(task, restore(task, chosen.checkpoint), test)
+    offline = predict(task, model, test, micro_batch=ROWS_PER_PASS)
     context.progress(1, 3, "asking the endpoint")
+    if isinstance(task, TextTask):
+        compared = compare_texts(endpoint, task, model, test, options["smoke"]["rows"])
+    else:
+        features = data.feature_set(options["data.features"])
+        compared = compare_rows(endpoint, version, features, offline, options)
+    context.progress(2, 3, "fitting the baselines")
+    answers = {f"served model ({chosen.source})": offline, **task.baselines(task.load("train"), test)}
+    table = {name: task.metrics(predictions, test["label"]) for name, predictions in answers.items()}
+    return StepResult(
+        outputs={"test_metrics": table, "endpoint": endpoint},
+        metrics={**compared, **{f"test_{name}": value for name, value in next(iter(table.values())).items()}},
+    )
+
+
+def test_metrics_of(result: StepResult) -> dict[str, dict[str, float]]:
+    """Model or baseline -> its metrics on the test split, in a result of this step."""
+    return dict(result.outputs["test_metrics"])
+
+
+def compare_rows(
+    endpoint: Endpoint,
+    version: DatasetVersion,
+    features: FeatureSet,
+    offline: NDArray[Any],
+    options: Mapping[str, Any],
+) -> dict[str, float]:
+    """Send test rows, and say how many there were and how far the answers are from the `offline` ones.
+
+    Raises:
+        ServingFailure: further than `smoke.tolerance` allows; or no answer.
+    """
     rows = _pick(options["smoke"]["rows"], version.num_rows["test"], options["seed"])
     online = np.array(endpoint.ask(raw_rows(version, features, rows), rows_per_request=ROWS_PER_REQUEST))
     difference = float(np.max(np.abs(online - offline[rows])))
@@ -49,27 +93,44 @@ def run(context: StepContext) -> StepResult:
             causes=("the feature code depends on other rows of a batch", "the deployed version is another one"),
             next_step="heliostat lineage, and compare the data version with the endpoint's /healthz",
         )
-    context.progress(2, 3, "fitting the baselines")
-    train = task.load("train")
-    answers = {
-        f"served model ({chosen.source})": offline,
-        "logistic regression": logistic_regression(train, test, version.encoder.cardinalities),
-        "class prior": class_prior(train, len(offline)),
-    }
-    table = {name: task.metrics(predictions, test["label"]) for name, predictions in answers.items()}
-    return StepResult(
-        outputs={"test_metrics": table, "endpoint": endpoint},
-        metrics={
-            "rows_compared": float(len(rows)),
-            "largest_difference": difference,
-            **{f"test_{name}": value for name, value in next(iter(table.values())).items()},
-        },
-    )
+    return {"rows_compared": float(len(rows)), "largest_difference": difference}
 
 
-def test_metrics_of(result: StepResult) -> dict[str, dict[str, float]]:
-    """Model or baseline -> its metrics on the test split, in a result of this step."""
-    return dict(result.outputs["test_metrics"])
+def compare_texts(
+    endpoint: Endpoint, task: TextTask, model: nn.Module, test: Arrays, num_prompts: int
+) -> dict[str, float]:
+    """Send prompts made from `test`, and say how many there were.
+
+    Raises:
+        ServingFailure: a text is another one than offline; or no answer.
+    """
+    prompts = task.prompts(test, num_prompts)
+    with _one_thread():
+        for number, prompt in enumerate(prompts):
+            sampling = SAMPLINGS[number % len(SAMPLINGS)]
+            offline = "".join(task.generate(model, prompt, sampling))
+            whole = endpoint.generate(prompt, **sampling.model_dump())
+            streamed = "".join(endpoint.stream(prompt, **sampling.model_dump()))
+            if (whole, streamed) != (offline, offline):
+                raise ServingFailure(
+                    "the endpoint does not say what the model says offline",
+                    where=f"{endpoint.url}{endpoint.path}, prompt {prompt!r}",
+                    got=f"{whole!r}, and in pieces {streamed!r}; offline {offline!r}",
+                    causes=("what is generated depends on more than its arguments", "another version is deployed"),
+                    next_step="heliostat lineage, and compare the data version with the endpoint's /healthz",
+                )
+    return {"prompts_compared": float(len(prompts))}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread, as a replica does: sums of another order may end in another token."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _pick(count: int, num_rows: int, seed: int) -> NDArray[np.int64]:

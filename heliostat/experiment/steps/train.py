@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from heliostat.cluster.discovery import discover
 from heliostat.cluster.spec import ClusterSpec
@@ -33,6 +33,11 @@ def settings_from(train: Mapping[str, Any], seed: int, objective: Mapping[str, A
         weight_decay=train["weight_decay"],
         checkpoint_every_steps=train["checkpoint_every_steps"],
         max_restarts=train["max_restarts"],
+        precision=train["precision"],
+        clip_norm=train["clip_norm"],
+        compile=train["compile"],
+        patience=train["early_stop"] and train["early_stop"]["patience"],
+        verify=train["verify"],
         seed=seed,
         metric=objective["metric"],
         mode=objective["mode"],
@@ -107,7 +112,9 @@ def _result(chosen: ParallelPlan, report: TrainReport) -> StepResult:
     predicted_s = chosen.prediction.step_time_s
     return StepResult(
         outputs={"report": report},
-        artifacts=(Artifact(kind="checkpoint", uri=report.checkpoint, digest=weights_digest(report.checkpoint)),),
+        artifacts=(
+            Artifact(kind="checkpoint", uri=report.checkpoint, digest=checkpoint.weights_digest(report.checkpoint)),
+        ),
         metrics={
             **{f"validation_{name}": value for name, value in report.metrics.items()},
             "predicted_step_s": predicted_s,
@@ -116,18 +123,34 @@ def _result(chosen: ParallelPlan, report: TrainReport) -> StepResult:
             "predicted_memory_bytes": float(max(chosen.prediction.memory_bytes)),
             "measured_memory_bytes": float(max(report.peak_memory_bytes)),
             "num_restarts": float(report.num_restarts),
+            **{
+                f"{said}_stage_{number}_s": seconds
+                for number, stage in enumerate(work_by_stage(chosen, report))
+                for said, seconds in stage._asdict().items()
+                if len(chosen.stages) > 1
+            },
         },
     )
 
 
-def weights_digest(path: str) -> str:
-    """The digest of the weights in a committed checkpoint, after verifying it.
+class StageWork(NamedTuple):
+    """Seconds of a step in which the busiest rank of a stage works and does not wait for others."""
 
-    Raises:
-        CheckpointError: it is not whole.
+    predicted: float
+    measured: float
 
-    """
-    return checkpoint.verify(path).files[f"{checkpoint.MODEL}.pt"].sha256
+
+def work_by_stage(chosen: ParallelPlan, report: TrainReport) -> list[StageWork]:
+    """How long every stage works, as predicted and as measured."""
+    roles = [one.role for one in report.placement.ranks] if report.placement else range(chosen.num_ranks)
+    compute_s = dict(zip(roles, report.compute_s, strict=True))
+    found, first = [], 0
+    for stage, cost in zip(chosen.stages, chosen.prediction.stages, strict=True):
+        predicted_s = sum(cost.seconds.values()) - cost.seconds["bubble"] - cost.seconds["sync"]
+        measured_s = max(compute_s[role] for role in range(first, first + stage.num_ranks))
+        found.append(StageWork(predicted_s, measured_s))
+        first += stage.num_ranks
+    return found
 
 
 def report_of(result: StepResult) -> TrainReport:
@@ -146,6 +169,8 @@ def missing(result: StepResult) -> str | None:
     """What is missing of the checkpoint; None when it is whole and the same."""
     artifact = result.artifacts[0]
     try:
-        return None if weights_digest(artifact.uri) == artifact.digest else f"checkpoint {artifact.uri} differs"
+        return (
+            None if checkpoint.weights_digest(artifact.uri) == artifact.digest else f"checkpoint {artifact.uri} differs"
+        )
     except HeliostatError as error:
         return f"checkpoint {artifact.uri} ({error.what})"

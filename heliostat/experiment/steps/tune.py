@@ -9,6 +9,7 @@ from heliostat.experiment.candidates import Candidate
 from heliostat.experiment.step import Artifact, StepContext, StepResult
 from heliostat.experiment.steps import data, plan, train
 from heliostat.experiment.tracking import Tracker
+from heliostat.train import checkpoint
 from heliostat.train.job import TrainJob
 from heliostat.train.telemetry import EpochRecord
 from heliostat.tune.space import Space
@@ -47,7 +48,9 @@ def run(context: StepContext) -> StepResult:
     assert best.checkpoint is not None
     return StepResult(
         outputs={"report": report, "run_ids": run_ids},
-        artifacts=(Artifact(kind="checkpoint", uri=best.checkpoint, digest=train.weights_digest(best.checkpoint)),),
+        artifacts=(
+            Artifact(kind="checkpoint", uri=best.checkpoint, digest=checkpoint.weights_digest(best.checkpoint)),
+        ),
         metrics={f"best_validation_{name}": value for name, value in best_metrics(report, best).items()},
     )
 

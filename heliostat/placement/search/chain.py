@@ -70,6 +70,11 @@ class Chain(Parts):
             before[place + 1, sort] += 1
         self.before = before
         """Blocks of each sort before each place."""
+        self.opens: Bools = np.isin(np.arange(self.num_blocks + 1), (0, *workload.cuts, self.num_blocks))
+        """Whether a stage may begin at each place; nothing begins at the last, where the chain ends."""
+        self.openings: Ints = np.flatnonzero(self.opens)
+        self.next_opening: Ints = self.openings[np.searchsorted(self.openings, np.arange(self.num_blocks + 1))]
+        """Of each place, the first from there on where a stage may begin."""
         numbers: dict[tuple[float, ...], int] = {}
         self.part_of: Ints = np.full((self.num_blocks + 1, self.num_blocks + 1), -1, dtype=np.int64)
         """The number of the part from one place to another."""

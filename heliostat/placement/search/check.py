@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from heliostat.cluster.spec import ClusterSpec
 from heliostat.errors import PlanError
 from heliostat.placement.constraints import Constraints, Pins
-from heliostat.placement.search.menu import DEGREES
+from heliostat.placement.search.menu import DEGREES, goes_with
+from heliostat.placement.search.named_blocks import contradictions
 from heliostat.placement.workload import Op, WorkloadProfile
 
 
@@ -15,7 +16,12 @@ def check(workload: WorkloadProfile, cluster: ClusterSpec, wanted: Constraints) 
     Raises:
         PlanError: with all contradictions at once.
     """
-    found = [*_of_the_cluster(cluster, wanted), *_of_the_model(workload, wanted), *_of_the_schedule(wanted.pins)]
+    found = [
+        *_of_the_cluster(cluster, wanted),
+        *_of_the_model(workload, wanted),
+        *_of_the_schedule(wanted.pins),
+        *contradictions(workload, cluster, wanted.pins),
+    ]
     if found:
         raise PlanError(
             "the pinned parts of the plan contradict: " + "; ".join(found)
@@ -61,6 +67,11 @@ def _of_the_model(workload: WorkloadProfile, wanted: Constraints) -> Iterator[st
     pins = wanted.pins
     if pins.num_stages is not None and pins.num_stages > workload.num_blocks:
         yield f"{pins.num_stages} stages for {workload.num_blocks} blocks"
+    elif pins.num_stages is not None and pins.num_stages > len(workload.cuts) + 1:
+        yield f"{pins.num_stages} stages, but the model can be cut at {_many(len(workload.cuts), 'place')} alone"
+    for cut in pins.cuts or ():
+        if cut < workload.num_blocks and cut not in workload.cuts:
+            yield f"a stage is to begin at block {cut}, where the model cannot be cut"
     tensor = pins.tensor_parallel
     if tensor is not None and tensor not in DEGREES:
         yield f"tensor_parallel {tensor} is not a power of two up to {DEGREES[-1]}"
@@ -74,6 +85,10 @@ def _of_the_model(workload: WorkloadProfile, wanted: Constraints) -> Iterator[st
         yield f"block {idle[0]} has no operations that take time, so nothing tells what it takes"
 
 
+def _many(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'s' if count != 1 else ''}"
+
+
 def _takes_time(op: Op) -> bool:
     return op.forward_flops + op.elements + op.backward_elements > 0
 
@@ -83,6 +98,8 @@ def _of_the_schedule(pins: Pins) -> Iterator[str]:
         yield f"schedule none is that of one stage, not of {pins.num_stages}"
     if pins.num_stages == 1 and pins.schedule not in {None, "none"}:
         yield f"schedule {pins.schedule} needs several stages"
+    if pins.schedule is not None and pins.zero is not None and not goes_with(pins.schedule, pins.zero):
+        yield f"schedule {pins.schedule} goes with ZeRO 0 and 1 alone, not with {pins.zero}"
     if pins.chunks is not None and pins.schedule != "interleaved":
         yield "chunks are parts of the interleaved schedule: pin that too"
     if pins.chunks == 1:

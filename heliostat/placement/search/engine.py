@@ -70,7 +70,8 @@ class Search:
         if self.judge.best is None and self.wanted.budget_s < LONG_S:
             self._open()
         pool = self._outlines()
-        if self.space.is_small:
+        # with given cuts there are few pipelines, and equal stages of each kind may not be among the good ones
+        if self.space.is_small or self.wanted.pins.cuts is not None:
             for _, outline in self._guessed(pool)[:FEW_FINALISTS]:
                 self._judge(outline)
             pool += self._everything()
@@ -110,6 +111,8 @@ class Search:
         few = not self.space.is_small
         found: list[tuple[float, Draft]] = []
         for shape in self.space.menu.shapes(batch):
+            if not self.drafter.allowed.stage(0, self.space.chain.num_blocks, shape):
+                continue
             if pins.use_all and shape.width * shape.tensor < self.space.num_devices:
                 continue
             if not self.space.is_small and self._is_hopeless(shape):

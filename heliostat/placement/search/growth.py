@@ -66,6 +66,10 @@ class Growth:
         self.prices = self.needs[:, menu.device_rows] @ np.array(wanted.prices(menu.ground.kinds))
         self.work, self.rate = _rates(tables.device_seconds)
         self.work_before = self.chain.before @ self.work
+        self.allowed: Bools | None = None
+        """Of each shape, the parts that it may hold, where pins name blocks."""
+        if wanted.pins.names_blocks:
+            self.allowed = np.array([tables.allowed.may_hold(shape) for shape in tables.shapes])
         self.just_fit = just_fit
         self.num_bounded = 0
         """Ends of pipelines that were given up because no whole one with them beats the best."""
@@ -240,7 +244,9 @@ class Growth:
         """The stages on shapes `table` from `first` to `end`, in both choices of option where they differ."""
         slow, quick = choices
         part = self.chain.part_of[first, end]
-        fits = np.isfinite(slow.work_s[table, part])
+        fits = self._fits(slow.work_s, table, first, end)
+        if self.style.chunks == 1:
+            fits &= self.tables.allowed.whole[first, end]
         differ = fits & (slow.option[table, part] != quick.option[table, part])
         found = []
         for choice, chosen in ((slow, np.flatnonzero(fits)), (quick, np.flatnonzero(differ))):
@@ -265,6 +271,8 @@ class Growth:
         if self.num_stages is not None:
             low = np.maximum(low, self.num_stages - after - 1)
         begin = self._longest(choices[0].work_s, table, low, end)
+        if self.style.chunks == 1:
+            begin = self.chain.next_opening[begin]
         allowed = end - begin >= self.style.chunks
         if self.num_stages == after + 1:
             allowed &= begin == 0
@@ -281,11 +289,16 @@ class Growth:
         while np.any(low < high):
             middle = (low + high) // 2
             open_ = low < high
-            part = self.chain.part_of[middle, np.where(open_, end, middle + 1).clip(max=self.chain.num_blocks)]
-            holds = open_ & np.isfinite(work_s[table, part])
+            last = np.where(open_, end, middle + 1).clip(max=self.chain.num_blocks)
+            holds = open_ & self._fits(work_s, table, middle, last)
             high = np.where(holds, middle, high)
             low = np.where(open_ & ~holds, middle + 1, low)
         return high
+
+    def _fits(self, work_s: Floats, table: Ints, first: Ints, end: Ints) -> Bools:
+        """Whether the memory holds the parts, and pins let them be together on their shapes."""
+        fits = np.isfinite(work_s[table, self.chain.part_of[first, end]])
+        return fits if self.allowed is None else fits & self.allowed[table, first, end]
 
 
 def _rates(device_seconds: Floats) -> tuple[Floats, Floats]:

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, combinations
 from typing import TypeVar
 
+import numpy as np
+
 from heliostat.placement.constraints import Pins
 from heliostat.placement.ground import Shape
+from heliostat.placement.search.chain import Chain
 from heliostat.placement.search.judge import Judge, Verdict
 from heliostat.placement.search.menu import options_of, suits
 from heliostat.placement.search.outline import Drafter, Outline, Style, outline_of
@@ -51,7 +54,7 @@ def improve(
 
 
 def _changes(here: Outline, drafter: Drafter, styles: Sequence[Style]) -> Iterator[Outline]:
-    yield from _cuts(here)
+    yield from _cuts(here, drafter.costs.chain)
     for place, (shape, option) in enumerate(zip(here.shapes, here.options, strict=True)):
         for other in options_of(drafter.menu.pins):
             if suits(other, shape, drafter.menu.pins) and sum(a != b for a, b in zip(option, other, strict=True)) == 1:
@@ -65,12 +68,14 @@ def _changes(here: Outline, drafter: Drafter, styles: Sequence[Style]) -> Iterat
     yield from _shapes(here, drafter.menu.pins)
 
 
-def _cuts(here: Outline) -> Iterator[Outline]:
+def _cuts(here: Outline, chain: Chain) -> Iterator[Outline]:
+    openings = chain.openings if here.style.chunks == 1 else np.arange(chain.num_blocks + 1)
     for place in range(len(here.cuts) - 1):
-        for step in (-1, 1):
+        now = int(np.searchsorted(openings, here.cuts[place]))
+        for cut in openings[[now - 1, now + 1]].tolist():
             low = here.cuts[place - 1] if place else 0
-            if low < here.cuts[place] + step < here.cuts[place + 1]:
-                yield here._replace(cuts=_with(here.cuts, place, here.cuts[place] + step))
+            if low < cut < here.cuts[place + 1]:
+                yield here._replace(cuts=_with(here.cuts, place, cut))
 
 
 def _shapes(here: Outline, pins: Pins) -> Iterator[Outline]:

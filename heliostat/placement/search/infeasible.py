@@ -132,7 +132,8 @@ def _of_the_pin(question: Question, name: str, value: object) -> Iterator[tuple[
     if name == "micro_batch" and isinstance(value, int):
         for halvings in range(1, value.bit_length()):
             yield f"{name}: {value >> halvings}", question.with_pin(name, value >> halvings)
-    yield f"leave `{name}` open (it is pinned to {value})", question.with_pin(name, default)
+    shown = ", ".join(part.source for part in question.wanted.pins.parts) if name == "parts" else value
+    yield f"leave `{name}` open (it is pinned to {shown})", question.with_pin(name, default)
 
 
 def _one_more(question: Question) -> Iterator[tuple[str, Node]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from heliostat.placement.constraints import Pins
 from heliostat.placement.ground import Ground, Shape
+from heliostat.placement.schedule import Schedule
 from heliostat.placement.search.chain import Floats
 from heliostat.placement.search.costs import Option
 from heliostat.placement.strategy import Recompute, Zero
@@ -145,6 +146,14 @@ def suits(option: Option, shape: Shape, pins: Pins, *, few: bool = False) -> boo
     if shape.width > 1 and pins.zero not in {None, option.zero}:
         return False
     return not few or not _is_rare(option, shape, pins)
+
+
+def goes_with(schedule: Schedule, zero: Zero) -> bool:
+    """Whether stages with so much ZeRO can be run under `schedule`.
+
+    ZeRO 2 and 3 divide the gradients in every backward pass, and zero-bubble makes those of the parameters after it.
+    """
+    return schedule != "zero-bubble" or zero < 2
 
 
 def _is_rare(option: Option, shape: Shape, pins: Pins) -> bool:

@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 from heliostat.placement.ground import Shape
 from heliostat.placement.schedule import Schedule
+from heliostat.placement.search.allowed import Allowed
 from heliostat.placement.search.costs import Costs, Option
 from heliostat.placement.search.draft import Draft, DraftStage
-from heliostat.placement.search.menu import Menu, suits
+from heliostat.placement.search.menu import Menu, goes_with, suits
 from heliostat.placement.search.shares import Part, whole_step
 from heliostat.placement.search.tables import shares_of
+from heliostat.placement.spans import spans
 
 
 class Style(NamedTuple):
@@ -42,6 +44,7 @@ class Drafter:
 
     def __init__(self, costs: Costs, menu: Menu, global_batch: int) -> None:
         self.costs, self.menu, self.global_batch = costs, menu, global_batch
+        self.allowed = Allowed(costs.chain, costs.ground.kinds, menu.pins)
         self._parts: dict[tuple[Shape, int], tuple[Part, ...] | None] = {}
 
     def parts(self, shape: Shape, round_size: int) -> tuple[Part, ...] | None:
@@ -49,12 +52,13 @@ class Drafter:
         key = (shape, round_size)
         if key not in self._parts:
             shares = shares_of(self.costs, shape, round_size)
-            self._parts[key] = whole_step(shares, round_size, self.global_batch) if shares else None
+            self._parts[key] = whole_step(shares, self.global_batch) if shares else None
         return self._parts[key]
 
     def draft(self, outline: Outline) -> Draft | None:
         """`outline` as a draft; None if it is not legal."""
         begins = (0, *outline.cuts[:-1])
+        single = len(begins) == 1
         if not self._is_legal(outline, begins):
             return None
         stages = []
@@ -63,10 +67,9 @@ class Drafter:
             pins = self.menu.pins
             if parts is None or pins.micro_batch not in {None, max(part.micro_batch for part in parts)}:
                 return None
-            if not suits(option, shape, pins):
+            if not suits(option, shape, pins) or not (single or goes_with(outline.style.schedule, option.zero)):
                 return None
             stages.append(DraftStage(begin, end, shape, option, parts))
-        single = len(stages) == 1
         style = outline.style
         return Draft(
             tuple(stages), "none" if single else style.schedule, 1 if single else style.chunks, outline.round_size
@@ -86,7 +89,14 @@ class Drafter:
         used = sum(shape.width * shape.tensor for shape in outline.shapes)
         if pins.use_all and used < sum(self.costs.ground.num_devices):
             return False
-        return self.menu.has_room(outline.shapes)
+        return self._may_be_cut(outline, begins) and self.menu.has_room(outline.shapes)
+
+    def _may_be_cut(self, outline: Outline, begins: Sequence[int]) -> bool:
+        """Whether all stages, or all their chunks, may begin where they do and hold what they do."""
+        if outline.style.chunks == 1 or len(begins) == 1:
+            return all(map(self.allowed.stage, begins, outline.cuts, outline.shapes))
+        lengths = [end - begin for begin, end in zip(begins, outline.cuts, strict=True)]
+        return all(self.costs.chain.opens[span.first] for span in spans(lengths, outline.style.chunks))
 
 
 def outline_of(draft: Draft) -> Outline:

@@ -6,6 +6,7 @@ widths, never wait for half a micro-batch.
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import NamedTuple
@@ -68,34 +69,28 @@ def _within(seconds: Sequence[float], limit_s: float) -> int:
     return max(1, bisect_right(seconds, limit_s))
 
 
-def whole_step(round_shares: Sequence[Sequence[int]], round_size: int, global_batch: int) -> tuple[Part, ...] | None:
-    """The replicas' samples of a whole step; the last round may be smaller.
+def step_samples(round_samples: Sequence[int], global_batch: int) -> list[int]:
+    """Of each replica, from its samples of a round, those of a whole step of at least one round.
 
-    None if some replica would get nothing at all.
+    The last round may be smaller. In every other one a replica has all of its part, so that stages that share a round
+    in different ways agree on each.
     """
+    round_size = sum(round_samples)
+    assert round_size <= global_batch
     num_rounds = -(-global_batch // round_size)
     missing = num_rounds * round_size - global_batch
-    found: dict[tuple[int, int, int], int] = {}
-    for kind, samples in enumerate(round_shares):
-        for micro_batch in samples:
-            less = min(missing, micro_batch - 1 if num_rounds > 1 else 0)
+    left = list(round_samples)
+    for least in (1, 0):  # as long as it can be, nobody is without any
+        for place, own in enumerate(left):
+            less = min(missing, own - least)
+            left[place] -= less
             missing -= less
-            key = (kind, num_rounds * micro_batch - less, micro_batch)
-            found[key] = found.get(key, 0) + 1
-    parts = [Part(kind, count, own, micro) for (kind, own, micro), count in found.items()]
-    return tuple(_without(parts, missing)) if missing else tuple(parts)
+    return [(num_rounds - 1) * own + rest for own, rest in zip(round_samples, left, strict=True)]
 
 
-def _without(parts: list[Part], missing: int) -> list[Part]:
-    """`parts` with `missing` samples fewer: whole micro-batches of the last round are left out."""
-    found = []
-    for part in parts:
-        each, more = divmod(missing, part.num_replicas)
-        less = [min(each + (number < more), part.num_samples - 1) for number in range(part.num_replicas)]
-        found += [
-            part._replace(num_replicas=less.count(amount), num_samples=part.num_samples - amount)
-            for amount in sorted(set(less))
-        ]
-        missing -= sum(less)
-    assert missing == 0
-    return found
+def whole_step(round_shares: Shares, global_batch: int) -> tuple[Part, ...]:
+    """The replicas of a whole step, by kind and share."""
+    replicas = [(kind, micro_batch) for kind, own in enumerate(round_shares) for micro_batch in own]
+    samples = step_samples([micro_batch for _, micro_batch in replicas], global_batch)
+    found = Counter((kind, own, micro) for (kind, micro), own in zip(replicas, samples, strict=True))
+    return tuple(Part(kind, count, own, micro) for (kind, own, micro), count in found.items())

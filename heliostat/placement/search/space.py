@@ -7,6 +7,7 @@ from heliostat.cluster.spec import ClusterSpec
 from heliostat.placement.constraints import Constraints
 from heliostat.placement.efficiency import Efficiencies
 from heliostat.placement.ground import Ground, Shape
+from heliostat.placement.search.allowed import widest_degree
 from heliostat.placement.search.chain import Chain
 from heliostat.placement.search.costs import Costs, Options
 from heliostat.placement.search.effort import effort_for
@@ -39,8 +40,7 @@ class Space:
         self.ground = Ground(cluster, constants, wanted.pins.kinds)
         self.chain = Chain(workload)
         self.costs = Costs(self.chain, self.ground, wanted.execution)
-        narrowest = min(block.largest_tensor_parallel for block in workload.blocks)
-        self.menu = Menu(self.ground, narrowest, wanted.pins)
+        self.menu = Menu(self.ground, widest_degree(workload, wanted.pins), wanted.pins)
         self.num_devices = sum(self.ground.num_devices)
         shapes = self.menu.shapes(wanted.global_batch)
         self.is_small = self.menu.is_full and len(shapes) * len(self.chain.counts) <= SMALL
@@ -93,8 +93,11 @@ class Space:
                 continue
             if pins.schedule in {None, "zero-bubble"}:
                 yield Style("zero-bubble", 1, number)
+            # a stage of an interleaved schedule holds blocks from all over the chain
+            if pins.names_blocks or pins.schedule not in {None, "interleaved"}:
+                continue
             for chunks in CHUNKS if pins.chunks is None else (pins.chunks,):
-                if pins.schedule in {None, "interleaved"} and chunks * number <= self.chain.num_blocks:
+                if chunks * number <= self.chain.num_blocks:
                     yield Style("interleaved", chunks, number)
 
     def any_styles(self) -> list[Style]:

@@ -16,9 +16,11 @@ from heliostat.placement.collective_time import Collective, GroupLinks, collecti
 from heliostat.placement.constraints import Pins
 from heliostat.placement.device_time import element_bytes
 from heliostat.placement.ground import Shape
+from heliostat.placement.schedule import Schedule
+from heliostat.placement.search.allowed import Allowed
 from heliostat.placement.search.chain import Floats, Ints
 from heliostat.placement.search.costs import Costs, Option
-from heliostat.placement.search.menu import suits
+from heliostat.placement.search.menu import goes_with, suits
 from heliostat.placement.search.shares import Shares, share_round
 from heliostat.placement.step_time import HOST_LINK_BYTES_PER_S
 
@@ -53,6 +55,7 @@ class Tables:
         self.shapes = [shape for shape, _ in shapes]
         self.round_size, self.num_rounds = round_size, num_rounds
         self.options, self.pins, self.few = options, pins, few
+        self.allowed = Allowed(self.chain, costs.ground.kinds, pins)
         size = (len(shapes), len(self.chain.counts), len(options))
         self.forward_s, self.backward_s, self.weight_s = np.zeros(size), np.zeros(size), np.zeros(size)
         self.tail_s = np.zeros(size)
@@ -70,11 +73,12 @@ class Tables:
             self._fill(number, shape, shares)
         self._choices: dict[tuple[float, bool, str, int], tuple[Choice, Choice]] = {}
 
-    def choices(self, in_flight: float, *, single: bool, schedule: str, chunks: int) -> tuple[Choice, Choice]:
+    def choices(self, in_flight: float, *, single: bool, schedule: Schedule, chunks: int) -> tuple[Choice, Choice]:
         """The option that is best where the stage is the slowest, and the one that is elsewhere."""
         key = (in_flight, single, schedule, chunks)
         if key not in self._choices:
-            fits = self.single_fits if single else self.most_in_flight >= in_flight
+            goes = [single or goes_with(schedule, option.zero) for option in self.options]
+            fits = (self.single_fits if single else self.most_in_flight >= in_flight) & np.array(goes)
             work = np.where(fits, self.forward_s + self.backward_s, np.inf)
             late = schedule == "zero-bubble"
             fill = np.maximum(work - 2 * self.weight_s, 0.0) if late else work / chunks

@@ -32,6 +32,7 @@ def asked(workload: WorkloadProfile | None = None, **fields: Any) -> None:
         ({"schedule": "none", "num_stages": 2}, "schedule none is that of one stage, not of 2"),
         ({"schedule": "gpipe", "num_stages": 1}, "schedule gpipe needs several stages"),
         ({"chunks": 2}, "chunks are parts of the interleaved schedule"),
+        ({"schedule": "zero-bubble", "zero": 2}, "schedule zero-bubble goes with ZeRO 0 and 1 alone, not with 2"),
         ({"chunks": 1, "schedule": "interleaved"}, "two chunks at least"),
     ],
     ids=str,

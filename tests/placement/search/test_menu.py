@@ -3,7 +3,7 @@
 from heliostat.placement.constraints import Pins
 from heliostat.placement.ground import Ground, Shape
 from heliostat.placement.search.costs import PLAIN
-from heliostat.placement.search.menu import Menu, options_of, suits
+from heliostat.placement.search.menu import ZERO, Menu, goes_with, options_of, suits
 from tests.placement.search.cases import A100, V100, Box, cluster
 
 
@@ -43,6 +43,11 @@ def test_pins_leave_what_they_allow() -> None:
     assert {shape.tensor for shape in menu(Box(A100, 4), tensor_parallel=2).shapes(8)} == {2}
     assert {shape.width for shape in menu(Box(A100, 4), data_parallel=2).shapes(8)} == {2}
     assert {option.recompute for option in options_of(Pins(recompute="full"))} == {"full"}
+
+
+def test_zero_bubble_goes_with_gradients_that_are_whole() -> None:
+    assert [zero for zero in ZERO if goes_with("zero-bubble", zero)] == [0, 1]
+    assert all(goes_with("1f1b", zero) for zero in ZERO)
 
 
 def test_options_suit_what_they_mean_something_on() -> None:

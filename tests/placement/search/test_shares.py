@@ -38,11 +38,22 @@ def test_a_step_has_all_samples_and_leaves_nobody_out(counts: tuple[int, ...], s
     shares = share_round(counts, size, lambda kind: [own * (kind + 1.0) for own in range(1, size + 1)])
     if shares is None or size > batch:
         return
-    parts = whole_step(shares, size, batch)
-    assert parts is not None
+    parts = whole_step(shares, batch)
     assert sum(part.num_replicas * part.num_samples for part in parts) == batch
     assert all(part.num_samples > 0 and part.micro_batch > 0 for part in parts)
-    rounds = -(-batch // size)
-    assert max(-(-part.num_samples // part.micro_batch) for part in parts) <= rounds
+    for number in range(-(-batch // size)):
+        own = [
+            part.num_replicas * min(part.micro_batch, part.num_samples - number * part.micro_batch) for part in parts
+        ]
+        assert sum(max(0, one) for one in own) == min(size, batch - number * size)
     for kind, count in enumerate(counts):
         assert sum(part.num_replicas for part in parts if part.kind == kind) == count
+
+
+def test_who_has_one_sample_of_the_last_round_gives_that_one_alone() -> None:
+    parts = whole_step(((1,), (1, 1)), 7)
+    assert sorted((part.kind, part.num_replicas, part.num_samples) for part in parts) == [
+        (0, 1, 2),
+        (1, 1, 2),
+        (1, 1, 3),
+    ]

@@ -1,0 +1,1 @@
+"""A user's package: the next letter of a verse."""
