@@ -113,6 +113,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")
     device = torch.device(options.device)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
     cluster = cluster_of(device)
     report = begun(device, cluster, options.json, compiled=not options.eager)
     done = {one["name"] for one in report["cases"]}

@@ -56,14 +56,16 @@ class GradientSum:
 
     def zero(self) -> None:
         """Forget the last step."""
+        self._num_sent = 0
         for bucket in self._buckets:
             bucket.flat.zero_()
+            bucket.num_missing = -1
 
     def send_when_ready(self) -> None:
         """The next backward pass is the last one of this step: send each bucket when it is complete."""
-        self._num_sent = 0
-        for bucket in self._buckets:
-            bucket.num_missing = bucket.num_parameters if self._overlaps else -1
+        if self._overlaps:
+            for bucket in self._buckets:
+                bucket.num_missing = bucket.num_parameters
 
     def finish(self) -> None:
         """Send what the backward pass did not complete, and wait until every bucket holds the sum over the ranks."""

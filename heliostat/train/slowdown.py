@@ -1,25 +1,16 @@
-"""A slow device of an emulated cluster: real forward and backward passes done again, and nothing left of them.
+"""A slow device of an emulated cluster: real passes, after each of which it rests for as long as they fell short.
 
-A device that takes 2.5 times as long does each micro-batch twice, and half of its rows once more; what is left of a row
-waits for the next micro-batch. Whole passes alone, two and three in turn, would be right on average too, but a step of
-one micro-batch would then take 2 or 3 times as long and never 2.5.
-
-The passes come before the one that counts, so that its gradients are late for the other ranks, as a slow device's are.
-Only passes are repeated: the optimizer's update and validation take what they take.
+The rest is counted in processor time of the pass. So other processes on the machine, and waiting for other ranks within
+a pass, make no device slower than it is to be; and devices that rest leave their cores to others, so that a machine can
+stand for more devices than it has cores. Only passes are slowed down: the optimizer's update takes what it takes.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from torch import Tensor, nn
-
 from heliostat.cluster.emulated_node import EmulatedNode
-
-MIN_ROWS = 2
-"""Batch normalisation cannot train on one row."""
 
 
 def factor_here() -> float:
@@ -32,53 +23,30 @@ def factor_here() -> float:
     return 1.0 if node is None else node.slowdown(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
 
-class Repeater:
-    """Repeats passes of `model`, so that rows take `factor` times as long."""
+class Pace:
+    """Makes passes take `factor` times as long."""
 
-    def __init__(self, factor: float, model: nn.Module) -> None:
+    def __init__(self, factor: float) -> None:
         self._extra = factor - 1.0
-        self._model = model
-        self._owed_rows = 0.0
+        self._owed_s = 0.0
 
-    def repeat(self, num_rows: int, run_first: Callable[[int], Sequence[Tensor]]) -> None:
-        """Do the passes that the next micro-batch is to take longer.
+    @property
+    def is_slow(self) -> bool:
+        """Whether it makes a difference."""
+        return self._extra > 0
 
-        Gradients, buffers and torch's random numbers are afterwards what they were. For a moment there is a second set
-        of gradients in memory. Reentrant checkpointing, which torch does not let `autograd.grad` through, cannot be
-        slowed down.
-
-        Args:
-            num_rows: rows of the micro-batch.
-            run_first: runs its first so many rows; returns what the pass puts out.
-        """
-        self._owed_rows += self._extra * num_rows
-        least = max(1, min(MIN_ROWS, num_rows))
-        while (rows := min(int(self._owed_rows), num_rows)) >= least:
-            self._owed_rows -= rows
-            with _untouched(self._model):
-                parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-                made = run_first(rows)
-                torch.autograd.grad(made, parameters, [torch.ones_like(one) for one in made], allow_unused=True)
-
-
-def burn(seconds: float) -> None:
-    """Keep this thread's core busy: for passes that cannot be repeated, because other ranks take part in them."""
-    until = time.thread_time() + seconds
-    while time.thread_time() < until:
-        pass
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Leave buffers and torch's generators as they are now."""
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    with torch.random.fork_rng(list(devices)):
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """A pass runs in here. Its rest comes with `rest`, when its results are to be there."""
+        if not self.is_slow:
+            yield
+            return
+        began = time.thread_time()
         yield
-    with torch.no_grad():
-        for module, name, buffer, value in buffers:
-            setattr(module, name, buffer.copy_(value))
+        self._owed_s += self._extra * (time.thread_time() - began)
+
+    def rest(self) -> None:
+        """Rest for the passes since the last time."""
+        if self._owed_s > 0:
+            time.sleep(self._owed_s)
+            self._owed_s = 0.0

@@ -21,7 +21,8 @@ def test_strings_numbers_and_sequences_are_stored_as_they_are() -> None:
     assert block.stored == {"title": "string", "pages": "number", "tokens": "sequence", "fixed": "sequence"}
     assert block.columns["title"].tolist() == ["a", None]
     assert block.columns["pages"].dtype == np.float64
-    assert (block.columns["tokens"].dtype, block.columns["tokens"].tolist()) == (np.int32, [[1, 2, 3], [4, 5, 6]])
+    assert block.columns["tokens"].dtype == np.dtype(np.int32)
+    assert block.columns["tokens"].tolist() == [[1, 2, 3], [4, 5, 6]]
     assert block.columns["fixed"].tolist() == [[1, 2], [3, 4]]
     assert block.described == {}
 

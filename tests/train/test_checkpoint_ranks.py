@@ -1,44 +1,23 @@
 """What the ranks of one plan have saved, the ranks of any other plan read."""
 
-import os
 import resource
 import signal
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from heliostat.errors import StoreError
 from heliostat.train import checkpoint
 from heliostat.train.checkpointer import Checkpointer, Retention
+from tests.train.gloo import together
 from tests.train.layouts import LAYOUTS, SHAPES, states, values, zeros
 
-Act = Callable[..., Any]
 pytestmark = pytest.mark.dist
-
-
-def on_rank(act: Act, rank: int, num_ranks: int, meeting: str, *args: Any) -> Any:
-    """Call `act` on one rank of a gloo group; a single rank needs none."""
-    torch.set_num_threads(1)
-    if num_ranks == 1:
-        return act(rank, *args)
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=num_ranks)
-    try:
-        return act(rank, *args)
-    finally:
-        dist.destroy_process_group()
-
-
-def together(ranks: ProcessPoolExecutor, folder: Path, act: Act, num_ranks: int, *args: Any) -> list[Any]:
-    meeting = (folder / f"meeting-{os.urandom(4).hex()}").as_uri()
-    futures = [ranks.submit(on_rank, act, rank, num_ranks, meeting, *args) for rank in range(num_ranks)]
-    return [future.result(timeout=60) for future in futures]
 
 
 def save(rank: int, directory: Path, layout: str) -> None:

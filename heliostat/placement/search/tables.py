@@ -130,7 +130,7 @@ class Tables:
         backward = self.backward_s[number]
         whole = _seconds("all_reduce", held * execution.gradient_bytes, data)
         parted = _seconds("reduce_scatter", held * execution.gradient_bytes, data)
-        parted = parted + _seconds("all_gather", held * 2.0, data)
+        parted = parted + _seconds("all_gather", held * execution.parameter_bytes, data)
         optimizer = np.max(
             [chain.counts @ self.costs.updates(kind, shape.tensor) for kind, count in enumerate(shape.counts) if count],
             axis=0,

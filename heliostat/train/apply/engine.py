@@ -5,7 +5,7 @@ gradient = sum of the losses over all ranks and micro-batches / their global cou
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ from heliostat.train.apply.team import Team
 from heliostat.train.apply.update import Update
 from heliostat.train.pieces import Held, whole
 from heliostat.train.rows import checked_loss, select
-from heliostat.train.slowdown import Repeater, burn, factor_here
+from heliostat.train.slowdown import Pace, factor_here
 from heliostat.train.task import Batch, Task, Tensors
 
 
@@ -110,13 +110,14 @@ class Engine:
         self.model = self._part.model
         if not any(parameter.requires_grad for parameter in self.model.parameters()) and self.team.role.stage == 0:
             raise UserError(f"the model of {type(task).__name__} has no trainable parameter")
+        self._pace = Pace(factor_here())
         joins_all = self._part.shards.needs_every_round
-        self._pipeline = Pipeline(self.team, self._part.stage, self._part.num_chunks, device, joins_all=joins_all)
+        self._pipeline = Pipeline(
+            self.team, self._part.stage, self._part.num_chunks, device, joins_all=joins_all, pace=self._pace
+        )
         self._rounds = training_rounds(strategy)
         self._update = Update(self._part, self.team, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
         self._dtype = DTYPES[settings.precision]
-        self._factor = factor_here()
-        self._repeater = Repeater(self._factor, self.model)
         self._totals = torch.zeros(2, dtype=torch.float64)
         self._totalling: Sequence[dist.Work] = ()
         self._number = 0
@@ -145,15 +146,12 @@ class Engine:
         """
         started = time.perf_counter()
         self._begin(number)
-        burnt = time.thread_time()
 
         def run(model: nn.Module, own: Interval) -> tuple[Tensor, float]:
             return self._loss(model, tensors, indices[own.begin : own.end])
 
         rounds = self._rounds if rounds is None else rounds
         self._pipeline.train(rounds, run, self)
-        if not self._part.shards.is_empty:
-            burn((self._factor - 1.0) * (time.thread_time() - burnt))
         passed = time.perf_counter()
         self._part.shards.finish()
         for work in self._totalling:
@@ -206,11 +204,6 @@ class Engine:
         """Values were read into what `model_held` and `optimizer_held` returned, after so many steps."""
         self._update.restored(num_steps)
 
-    def before_forward(self, forward: Callable[[int], Sequence[Tensor]], num_samples: int) -> None:
-        """Take as long as a slower device would."""
-        if self._part.shards.is_empty:
-            self._repeater.repeat(num_samples, forward)
-
     def after_loss(self, result: tuple[Tensor, float]) -> None:
         """Add what one round gave; of the ranks that share a replica only one does."""
         loss, count = result
@@ -222,7 +215,8 @@ class Engine:
         self._part.shards.before_backward(is_last=is_last)
         if is_last:
             self._totalling = tuple(group.start_sum(self._totals))
-            self._update.before_last_backward()
+            if not self._pace.is_slow:  # what a slow device has is there when it has rested
+                self._update.before_last_backward()
 
     def _begin(self, number: int) -> None:
         self._number = number

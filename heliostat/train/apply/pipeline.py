@@ -21,6 +21,7 @@ from heliostat.train.apply.exchange import Arriving, Exchange, Way
 from heliostat.train.apply.roles import Interval, Round
 from heliostat.train.apply.stage import Stage, Whole
 from heliostat.train.apply.team import Team
+from heliostat.train.slowdown import Pace
 
 Run = Callable[[nn.Module, Interval], Any]
 """Runs the model on an interval of samples: in training its loss, otherwise its predictions."""
@@ -28,9 +29,6 @@ Run = Callable[[nn.Module, Interval], Any]
 
 class Watcher(Protocol):
     """Told what a rank is about to do."""
-
-    def before_forward(self, forward: Callable[[int], Sequence[Tensor]], num_samples: int) -> None:
-        """A forward pass in training; `forward` runs it on its first so many samples and returns what it puts out."""
 
     def after_loss(self, result: Any) -> None:
         """What the run of one round returned, on the last stage."""
@@ -56,13 +54,14 @@ class Pipeline:
         device: of this rank.
         joins_all: whether every pass is a collective of the replicas. One that has no samples in a round then passes
             one of the others' through, and its gradient is zero.
+        pace: of the passes in training.
     """
 
     def __init__(
-        self, team: Team, stage: Stage | Whole, num_chunks: int, device: torch.device, *, joins_all: bool
+        self, team: Team, stage: Stage | Whole, num_chunks: int, device: torch.device, *, joins_all: bool, pace: Pace
     ) -> None:
         strategy = team.strategy
-        self._device, self._joins_all = device, joins_all
+        self._device, self._joins_all, self._pace = device, joins_all, pace
         self._team, self._stage, self._num_chunks = team, stage, num_chunks
         self._num_stages = len(strategy.stages)
         self._last = self._num_stages * num_chunks - 1
@@ -135,19 +134,9 @@ class Pipeline:
     def _forward(self, step: Step, one: Round, run: Run, watcher: Watcher) -> None:
         _, chunk, number = step
         inputs = [tensor.requires_grad_() for tensor in self._arrived(step)]
-        own = self._own(one)
-
-        def on_first(num_samples: int) -> Sequence[Tensor]:
-            made = self._stage.forward(
-                chunk,
-                lambda model: run(model, Interval(own.begin, own.begin + num_samples)),
-                num_samples,
-                [tensor[:num_samples] for tensor in inputs],
-            )
-            return made[:1] if self._part(chunk) == self._last else made  # type: ignore[no-any-return]
-
-        watcher.before_forward(on_first, own.size)
-        made = self._run(chunk, one, run, inputs)
+        with self._pace.passing():
+            made = self._run(chunk, one, run, inputs)
+        self._pace.rest()
         if self._part(chunk) == self._last:
             self._flying[chunk, number] = _Flying(inputs, [made[0]])
             watcher.after_loss(made)
@@ -159,19 +148,26 @@ class Pipeline:
         _, chunk, number = step
         inputs, outputs = self._flying.pop((chunk, number))
         gradients: list[Any] = list(self._arrived(step)) or [None]
-        if self._separate and inputs:
-            parameters = [one for one in self._stage.model.parameters() if one.requires_grad]
-            own = None if gradients == [None] else gradients
-            found, groups = stage_backward_input(list(outputs), own, list(inputs), iter(parameters))
-            self._late[chunk, number] = (parameters, groups)
-        else:
-            torch.autograd.backward(outputs, gradients)
-            found = tuple(tensor.grad for tensor in inputs)
-            if self._separate:
-                self._late[chunk, number] = None
+        with self._pace.passing():
+            found = self._gradients(chunk, number, _Flying(inputs, outputs), gradients)
+        self._pace.rest()
         if inputs:
             whole = [torch.zeros_like(x) if one is None else one for one, x in zip(found, inputs, strict=True)]
             self._send(step, one, whole)
+
+    def _gradients(self, chunk: int, number: int, flying: _Flying, gradients: Sequence[Any]) -> Sequence[Tensor | None]:
+        """The gradients of a pass's inputs; those of the parameters with them, or later."""
+        inputs, outputs = list(flying.inputs), list(flying.outputs)
+        if self._separate and inputs:
+            parameters = [one for one in self._stage.model.parameters() if one.requires_grad]
+            own = None if gradients == [None] else list(gradients)
+            found, groups = stage_backward_input(outputs, own, inputs, iter(parameters))
+            self._late[chunk, number] = (parameters, groups)
+            return found
+        torch.autograd.backward(outputs, list(gradients))
+        if self._separate:
+            self._late[chunk, number] = None
+        return [tensor.grad for tensor in inputs]
 
     def _join(self, step: Step, run: Run) -> None:
         """Take part in a pass of the other replicas, with a sample that does not count."""
@@ -191,7 +187,9 @@ class Pipeline:
         kept = self._late.pop((chunk, number))
         if kept is not None:
             parameters, groups = kept
-            stage_backward_weight(iter(parameters), groups)
+            with self._pace.passing():
+                stage_backward_weight(iter(parameters), groups)
+            self._pace.rest()
 
     def _run(self, chunk: int, one: Round, run: Run, inputs: Sequence[Tensor]) -> Any:
         own = self._own(one)

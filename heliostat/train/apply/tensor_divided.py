@@ -5,6 +5,7 @@ the parts what it would do on the whole. What there is no rule for gets the whol
 division can be slow, and cannot be wrong.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -53,7 +54,7 @@ class Divided(torch.Tensor):
         part.local, part.place, part.group = local, Place(axis, bounds), group
         if part.requires_grad:
             with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001
-                part.register_hook(_refused)
+                part._backward_hooks = _HOOKS
         return part
 
     @property
@@ -129,6 +130,10 @@ def _made_elsewhere(args: Sequence[Any]) -> bool:
 
 def _refused(_: Tensor) -> None:
     raise _refusal("torch.autograd.Function")
+
+
+_HOOKS = OrderedDict({0: _refused})
+"""As `register_hook` would set them, the same for all."""
 
 
 def _needs_whole(_: Callable[..., Any], __: Sequence[Any], ___: Mapping[str, Any]) -> Any:

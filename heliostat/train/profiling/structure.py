@@ -11,7 +11,7 @@ from heliostat.train.profiling.divisions import ParameterCut, parameter_cuts
 from heliostat.train.profiling.kernels import accelerator_kernels
 from heliostat.train.profiling.links import Flow, Link, links_of
 from heliostat.train.profiling.parts import parts_of
-from heliostat.train.profiling.record import Recorder
+from heliostat.train.profiling.record import Recorder, Segment
 from heliostat.train.profiling.run import Batch, Loss
 from heliostat.train.profiling.watch import watched
 
@@ -56,16 +56,18 @@ def structure_of(model: nn.Module, batch: Batch, loss: Loss) -> tuple[BlockParts
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     links = links_of(recorder.segments)
     flow = Flow(recorder, links, len(next(iter(moved.values()))))
-    return tuple(_block(link, links, flow, names) for link in links)
+    return tuple(_block(link, links, flow, names, recorder.segments) for link in links)
 
 
-def _block(link: Link, links: Sequence[Link], flow: Flow, names: Mapping[int, str]) -> BlockParts:
+def _block(
+    link: Link, links: Sequence[Link], flow: Flow, names: Mapping[int, str], segments: Sequence[Segment]
+) -> BlockParts:
     parts = [segment.part for segment in link.segments if segment.part is not None]
     used = [parameter for part in parts for parameter in part.module.parameters()]
     used += [weight for call in link.calls for weight in call.weights]
     full, outside = completed(link, links, flow)
     cuts = parameter_cuts(full.calls, find_cuts(full.calls, outside))
-    own = _own_parameters(link, links, flow)
+    own = _own_parameters(link, segments)
     return BlockParts(
         name=link.name,
         modules=tuple(dict.fromkeys(part.name for part in parts)),
@@ -75,14 +77,13 @@ def _block(link: Link, links: Sequence[Link], flow: Flow, names: Mapping[int, st
     )
 
 
-def _own_parameters(link: Link, links: Sequence[Link], flow: Flow) -> dict[int, int]:
+def _own_parameters(link: Link, segments: Sequence[Segment]) -> dict[int, int]:
     """For every parameter that was recorded in place of one of the link's, that one; by identity."""
-    if link.original is None:
-        return {}
-    pairs = zip(links[flow.place[link.original]].parts, link.parts, strict=True)
-    return {
-        id(recorded): id(own)
-        for one, other in pairs
-        if one.part is not None and other.part is not None
-        for recorded, own in zip(one.part.module.parameters(), other.part.module.parameters(), strict=True)
-    }
+    found: dict[int, int] = {}
+    for segment in link.parts:
+        recorded = segments[segment.original].part if segment.original is not None else None
+        if recorded is not None and segment.part is not None:
+            theirs = recorded.module.named_parameters(remove_duplicate=False)
+            mine = segment.part.module.named_parameters(remove_duplicate=False)
+            found |= {id(one): id(own) for (_, one), (_, own) in zip(theirs, mine, strict=True)}
+    return found

@@ -1,0 +1,91 @@
+"""Some steps of training under a plan, and one process to compare them with."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from heliostat.placement.strategy import ReplicaShare, StageStrategy, Strategy
+from heliostat.train.apply.engine import Engine, EngineSettings
+from heliostat.train.evaluate import tensors_of
+from heliostat.train.task import Task
+from tests.train.gloo import together
+
+EXACT = 1e-5
+"""Relative: losses in 32 bits under any plan and on one process."""
+STEPS, LEARNING_RATE = 4, 1e-2
+SETTINGS = EngineSettings(weight_decay=0.01)
+
+
+class Outcome(NamedTuple):
+    """What training has given; the same on all ranks."""
+
+    losses: list[float]
+    norms: list[float]
+    predictions: NDArray[Any]
+    parameters: dict[str, Tensor]
+    """Those that this rank has whole."""
+
+    def distance(self, other: "Outcome") -> float:
+        """The largest relative difference of losses, norms and predictions."""
+        scale = np.abs(other.predictions).max()
+        return max(
+            _relative(self.losses, other.losses),
+            _relative(self.norms, other.norms),
+            float(np.abs(self.predictions - other.predictions).max() / scale),
+        )
+
+
+Train = Callable[..., Outcome]
+
+
+def trained(_: int, task: Task, strategy: Strategy, settings: EngineSettings = SETTINGS) -> Outcome:
+    """What one rank gets of `STEPS` steps of AdamW, and of predictions for the validation rows after them."""
+    torch.manual_seed(0)
+    rows = tensors_of(task.load("train"))
+    engine = Engine(task, strategy, example=rows, settings=settings)
+    results = []
+    for number in range(STEPS):
+        order = torch.randperm(len(rows["label"]), generator=torch.Generator().manual_seed(number))
+        results.append(
+            engine.step(rows, order[: strategy.global_batch], number=number + 1, learning_rate=LEARNING_RATE)
+        )
+    predictions = engine.predict(tensors_of(task.load("validation")))
+    held = engine.model_held()
+    return Outcome(
+        losses=[result.loss for result in results],
+        norms=[result.gradient_norm for result in results],
+        predictions=predictions,
+        parameters={
+            name: one.pieces[0].values.detach().clone()
+            for name, one in held.items()
+            if one.pieces and one.pieces[0].values.shape == torch.Size(one.shape)
+        },
+    )
+
+
+def alone(task: Task, global_batch: int, settings: EngineSettings = SETTINGS) -> Outcome:
+    """What one process gets with one micro-batch a step."""
+    return trained(0, task, plan(stage(0, 1, [(global_batch, global_batch)])), settings)
+
+
+def stage(first: int, end: int, shares: Sequence[tuple[int, int]], **how: Any) -> StageStrategy:
+    """A stage whose replicas have `shares`: samples and micro-batch."""
+    replicas = tuple(ReplicaShare(device_kind="cpu", num_samples=n, micro_batch=m) for n, m in shares)
+    return StageStrategy(first_block=first, end_block=end, replicas=replicas, **how)
+
+
+def plan(*stages: StageStrategy, **how: Any) -> Strategy:
+    """A plan of these stages."""
+    how = {"schedule": "1f1b" if len(stages) > 1 else "none"} | how
+    return Strategy(global_batch=sum(one.num_samples for one in stages[0].replicas), stages=stages, **how)
+
+
+def _relative(own: Sequence[float], other: Sequence[float]) -> float:
+    return max(abs(one - right) / abs(right) for one, right in zip(own, other, strict=True))
