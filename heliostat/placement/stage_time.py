@@ -189,7 +189,7 @@ class StageTimer:
         if links.data.size == 1 or not syncs_inside(stage, execution):
             return 0.0, 0.0
         held = block.rank_parameters(stage.tensor_parallel)
-        gather_s = collective_s("all_gather", held * 2.0, links.data)
+        gather_s = collective_s("all_gather", held * element_bytes(execution.dtype), links.data)
         scatter_s = collective_s("reduce_scatter", held * execution.gradient_bytes, links.data)
         return gather_s, scatter_s + (gather_s if stage.zero == 3 else 0.0)
 

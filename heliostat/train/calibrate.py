@@ -24,7 +24,7 @@ from heliostat.placement.placement import Placement, RankPlacement
 from heliostat.train.collectives import measure_curves
 from heliostat.train.effort import QUICK
 from heliostat.train.evaluate import tensors_of
-from heliostat.train.step_timing import StepTiming
+from heliostat.train.step_timing import BlockLine, StepTiming
 from heliostat.train.task import Task, Tensors, make_task
 from heliostat.train.timing import measure_gang, measure_step
 from heliostat.values import Frozen
@@ -215,4 +215,9 @@ def _median(timings: Sequence[StepTiming]) -> StepTiming:
         micro_batch_s=median(timing.micro_batch_s for timing in timings),
         sample_s=median(timing.sample_s for timing in timings),
         optimizer_s=median(timing.optimizer_s for timing in timings),
+        blocks=tuple(map(_median_line, zip(*(timing.blocks for timing in timings), strict=True))),
     )
+
+
+def _median_line(lines: Sequence[BlockLine]) -> BlockLine:
+    return BlockLine(**{name: median(getattr(line, name) for line in lines) for name in BlockLine.model_fields})

@@ -14,10 +14,12 @@ from scipy.optimize import isotonic_regression
 from heliostat.cluster.links import Link
 from heliostat.cluster.measured import Curve, GroupShape, Operation, Sample
 from heliostat.train.effort import Effort
-from heliostat.train.timing import FASTEST_BYTE_S, fit_line
+from heliostat.train.fitting import fit_line
 from heliostat.train.turns import Clock, Timing, Work, time_in_turns
 
 _ELEMENT = torch.float32
+FASTEST_BYTE_S = 1e-12
+"""Where the slope drowns in noise the link counts as 1 TB/s."""
 
 
 def operations(num_ranks: int) -> tuple[Operation, ...]:

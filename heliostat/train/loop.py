@@ -28,11 +28,9 @@ from heliostat.train.checkpointer import Checkpointer, Retention
 from heliostat.train.evaluate import finite, tensors_of
 from heliostat.train.job import TrainJob, TrainReport, TrainSettings
 from heliostat.train.memory import PeakMemory, warm_up
+from heliostat.train.pieces import Held
 from heliostat.train.profiling.structure import canonical_names
 from heliostat.train.task import make_task
-
-OPTIMIZER = "optimizer"
-"""The part of a checkpoint that holds the optimizer's state."""
 
 OnEpoch = Callable[[telemetry.EpochRecord], None]
 """Called on rank 0 at the end of every epoch, when its checkpoint is committed."""
@@ -199,8 +197,7 @@ class Run:
         )
 
     def _save(self, saver: Checkpointer, step: int, metrics: Mapping[str, float]) -> None:
-        held = {checkpoint.MODEL: self._engine.model_held(), OPTIMIZER: self._engine.optimizer_held()}
-        saver.save(step, held, metrics)
+        saver.save(step, self._held(), metrics)
 
     def _resume(self) -> int | None:
         """Go on from the latest whole checkpoint, the same on all ranks; the step it holds."""
@@ -208,12 +205,14 @@ class Run:
         if path is None:
             return None
         checkpoint.check_identity(path, self._job.identity)
-        held = {checkpoint.MODEL: self._engine.model_held(), OPTIMIZER: self._engine.optimizer_held()}
-        step = checkpoint.read(path, held).step
+        step = checkpoint.read(path, self._held()).step
         self._engine.restored(step)
         epochs = telemetry.epochs(telemetry.file_of(self._directory, 0))
         self._scores = [one.metrics[self._settings.metric] for one in epochs if one.step <= step]
         return step
+
+    def _held(self) -> dict[str, dict[str, Held]]:
+        return {checkpoint.MODEL: self._engine.model_held(), checkpoint.OPTIMIZER: self._engine.optimizer_held()}
 
     def _best(self) -> Path:
         path = checkpoint.best(self._checkpoints, self._settings.metric, self._settings.mode)

@@ -1,27 +1,23 @@
 """How long training steps of a task take: on this device by itself, and among the ranks together."""
 
 import time
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Sequence
 from statistics import median
 
-import numpy as np
 import torch
-from scipy.optimize import nnls
 
 from heliostat.placement.strategy import ReplicaShare, StageStrategy, Strategy
 from heliostat.train import group
 from heliostat.train.apply.engine import Engine
 from heliostat.train.apply.roles import training_rounds
+from heliostat.train.block_timing import measure_blocks
+from heliostat.train.fitting import fit_line, rounds_until
 from heliostat.train.step_timing import StepTiming
 from heliostat.train.task import Task, Tensors
 
 BUDGET_S = 2.0
 """Time for the steps, after a first round that warms up."""
-MIN_ROUNDS = 5
 NUM_WARM_UP, NUM_GANG_STEPS = 5, 40
-FASTEST_BYTE_S = 1e-12
-"""Where the slope drowns in noise the link counts as 1 TB/s."""
 
 
 def measure_step(task: Task, tensors: Tensors, *, micro_batches: Sequence[int]) -> StepTiming:
@@ -39,7 +35,7 @@ def measure_step(task: Task, tensors: Tensors, *, micro_batches: Sequence[int]) 
     num_rows = len(next(iter(tensors.values())))
     passes: dict[int, list[float]] = {size: [] for size in micro_batches}
     updates: list[float] = []
-    for number in _rounds():
+    for number in rounds_until(BUDGET_S):
         for size, times in passes.items():
             rows = torch.randint(num_rows, (size,))
             result = engine.step(tensors, rows, number=number, learning_rate=0.0, rounds=rounds[size])
@@ -47,7 +43,8 @@ def measure_step(task: Task, tensors: Tensors, *, micro_batches: Sequence[int]) 
                 times.append(result.passes_s)
                 updates.append(result.update_s)
     micro_batch_s, sample_s = fit_line(list(passes), [median(times) for times in passes.values()])
-    return StepTiming(micro_batch_s=micro_batch_s, sample_s=sample_s, optimizer_s=median(updates))
+    blocks = measure_blocks(task, tensors, micro_batches=micro_batches)
+    return StepTiming(micro_batch_s=micro_batch_s, sample_s=sample_s, optimizer_s=median(updates), blocks=blocks)
 
 
 def measure_gang(task: Task, tensors: Tensors, *, micro_batch: int) -> float:
@@ -73,21 +70,3 @@ def replicas(num_ranks: int, micro_batch: int) -> Strategy:
     share = ReplicaShare(device_kind="this", num_samples=micro_batch, micro_batch=micro_batch)
     stage = StageStrategy(first_block=0, end_block=1, replicas=(share,) * num_ranks)
     return Strategy(global_batch=num_ranks * micro_batch, stages=(stage,))
-
-
-def fit_line(sizes: Sequence[int], times_s: Sequence[float]) -> tuple[float, float]:
-    """`time = fixed + size * slope` with neither negative: least squares of the relative errors."""
-    times = np.asarray(times_s)
-    rows = np.stack([1 / times, np.asarray(sizes) / times], axis=1)
-    (fixed_s, slope_s), _ = nnls(rows, np.ones(len(times)))
-    return float(fixed_s), float(slope_s)
-
-
-def _rounds() -> Iterator[int]:
-    """Round numbers until time is up; round 0 is for warming up."""
-    yield 0
-    deadline = time.monotonic() + BUDGET_S
-    for number in count(1):
-        if number > MIN_ROUNDS and time.monotonic() > deadline:
-            return
-        yield number

@@ -6,7 +6,8 @@ from heliostat.data.versions import DatasetVersion
 from heliostat.train import timing
 from heliostat.train.evaluate import tensors_of
 from heliostat.train.task import make_task
-from heliostat.train.timing import fit_line, measure_step
+from heliostat.train.fitting import fit_line
+from heliostat.train.timing import measure_step
 
 
 def test_a_line_is_found_and_never_falls_below_zero() -> None:

@@ -192,8 +192,9 @@ class Engine:
     def model_held(self) -> dict[str, Held]:
         """What this rank holds of the model: its parameters, and the buffers that a checkpoint keeps.
 
-        Replicas have buffers of their own until `predict` gives all of them those of the first.
+        All ranks call it together: replicas get the buffers of the first.
         """
+        share_buffers(self._part, self.team)
         return self._update.parameters_held() | {name: whole(one) for name, one in kept_buffers(self._part).items()}
 
     def optimizer_held(self) -> dict[str, Held]:

@@ -43,9 +43,21 @@ def look_at(task: Task, model: nn.Module, example: Tensors, strategy: Strategy) 
         return _look(task, deepcopy(model), example, strategy)
 
 
-def _look(task: Task, model: nn.Module, example: Tensors, strategy: Strategy) -> Look:
+def blocks_of(task: Task, model: nn.Module, example: Tensors) -> tuple[BlockParts, ...]:
+    """The blocks of the task's model, as plans number them; raises as `look_at`."""
+    try:
+        return _blocks(task, meta_twin(model), example)
+    except _NEEDS_VALUES:
+        return _blocks(task, deepcopy(model), example)
+
+
+def _blocks(task: Task, model: nn.Module, example: Tensors) -> tuple[BlockParts, ...]:
     rows = select(example, slice(NUM_EXAMPLES))
-    blocks = structure_of(model, rows, lambda twin, batch: _loss(task, twin, dict(batch)))
+    return structure_of(model, rows, lambda twin, batch: _loss(task, twin, dict(batch)))
+
+
+def _look(task: Task, model: nn.Module, example: Tensors, strategy: Strategy) -> Look:
+    blocks = _blocks(task, model, example)
     if len(strategy.stages) == 1:
         return blocks, None
     spans = [span for stage in range(len(strategy.stages)) for span in spans_of(strategy, stage)]
