@@ -179,19 +179,15 @@ def sync_s(
     tied_s = _tied_s(workload, stage, place, strategy)
     if data.size == 1:
         return tied_s
-    measured_s = None
-    if workload.gang_overhead_s is not None:
-        # of one all-reduce of all gradients; ZeRO moves no less of them
-        measured_s = workload.gang_overhead_s * min(1.0, held / max(1, workload.num_parameters))
+    # measured with plain replicas of the whole model; ZeRO moves no less
+    measured_s = (workload.gang_overhead_s or 0.0) * min(1.0, held / max(1, workload.num_parameters))
     if syncs_inside(stage, execution):
-        return (measured_s or 0.0) + tied_s
+        return measured_s + tied_s
+    whole_s = collective_s("reduce_scatter" if stage.zero else "all_reduce", held * execution.gradient_bytes, data)
     gathered_s = collective_s("all_gather", held * execution.parameter_bytes, data) if stage.zero else 0.0
-    if measured_s is not None:
-        return measured_s + gathered_s + tied_s
-    if stage.zero == 0:
-        whole_s = collective_s("all_reduce", held * execution.gradient_bytes, data)
-    else:
-        whole_s = collective_s("reduce_scatter", held * execution.gradient_bytes, data) + gathered_s
+    if workload.gang_overhead_s is not None:
+        return (max(measured_s, whole_s) if stage.zero else measured_s) + gathered_s + tied_s
+    whole_s += gathered_s
     if not execution.overlap_gradients:
         return whole_s + tied_s
     blocks = stage.end_block - stage.first_block

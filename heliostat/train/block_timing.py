@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -70,7 +71,7 @@ class _Marks:
         self.forward[place] = time.perf_counter()
         given = [one for one in pytree.tree_leaves((args, kwargs)) if isinstance(one, Tensor) and one.requires_grad]
         if given:
-            given[0].register_hook(partial(self._left, place))
+            given[0].register_hook(partial(self._left, place))  # type: ignore[no-untyped-call]
 
     def _left(self, place: int, _: Tensor) -> None:
         self.backward[place] = time.perf_counter()
@@ -104,7 +105,7 @@ def _lengths(marks: list[float]) -> list[float]:
     """Between neighbours; a boundary that was not seen lies where the one after it does."""
     for place in range(len(marks) - 2, 0, -1):
         marks[place] = marks[place] or marks[place + 1]
-    return [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    return [after - before for before, after in pairwise(marks)]
 
 
 def _line(place: int, seen: Mapping[int, Sequence[Passes]], factor: float) -> BlockLine:

@@ -16,14 +16,17 @@ import torch
 import torch.distributed as dist
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from heliostat.cluster.measured import Curve, GroupShape, Measured
+from heliostat.cluster.measured import Curve, DeviceRates, GroupShape, Measured, Operation
 from heliostat.cluster.spec import ClusterSpec
 from heliostat.data.versions import DatasetVersion
 from heliostat.placement.gang import reserve, resources
 from heliostat.placement.placement import Placement, RankPlacement
-from heliostat.train.collectives import measure_curves
+from heliostat.train.apply.engine import CPU
+from heliostat.train.collectives import measure_curves, operations
+from heliostat.train.device_rates import measure_rates, median_rates, slowed
 from heliostat.train.effort import QUICK
 from heliostat.train.evaluate import tensors_of
+from heliostat.train.slowdown import factor_here
 from heliostat.train.step_timing import BlockLine, StepTiming
 from heliostat.train.task import Task, Tensors, make_task
 from heliostat.train.timing import measure_gang, measure_step
@@ -47,7 +50,7 @@ class Calibration(Frozen):
     """What was measured."""
 
     cluster: ClusterSpec
-    """With every device's speed, and the all-reduce of all of them."""
+    """With every device's speed and rates, and the collectives of all of them."""
     timings: dict[str, StepTiming]
     """Of each device kind, by itself."""
     gang_overhead_s: float | None
@@ -92,14 +95,15 @@ def calibrate(
             )
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
-    timings, gangs = zip(*measured, strict=True)
+    timings, rates, gangs = zip(*measured, strict=True)
     classified, by_kind = classify(cluster, timings, num_samples=sizes[-1])
+    curves, steps_s = zip(*gangs, strict=True) if len(timings) > 1 else ((), ())
+    classified = classified.model_copy(update={"measured": _measured(curves, classified, rates)})
     if len(timings) == 1:
         return Calibration(cluster=classified, timings=by_kind, gang_overhead_s=None)
-    curves, steps_s = zip(*gangs, strict=True)
     alone_s = max(timing.compute_s(num_micro_batches=1, num_samples=sizes[-1]) for timing in timings)
     return Calibration(
-        cluster=classified.model_copy(update={"measured": _measured(curves, cluster)}),
+        cluster=classified,
         timings=by_kind,
         gang_overhead_s=max(0.0, median(steps_s) - alone_s),
     )
@@ -166,22 +170,33 @@ class _Probe:
 
     def measure(
         self, address: str, reference: str, data: DatasetVersion, params: dict[str, Any], sizes: list[int]
-    ) -> tuple[StepTiming, tuple[Curve, float] | None]:
+    ) -> tuple[StepTiming, DeviceRates, tuple[tuple[Curve, ...], float] | None]:
         """Time the gang, then the steps by themselves: the ranks leave the first measurement together."""
         task = make_task(reference, data, params)
         tensors = tensors_of(task.load("validation"))
         gang = self._gang(address, task, tensors, sizes[-1]) if self._num_ranks > 1 else None
-        return measure_step(task, tensors, micro_batches=sizes), gang
+        timing = measure_step(task, tensors, micro_batches=sizes)
+        return timing, slowed(measure_rates(CPU, QUICK), factor_here()), gang
 
-    def _gang(self, address: str, task: Task, tensors: Tensors, micro_batch: int) -> tuple[Curve, float]:
+    def _gang(self, address: str, task: Task, tensors: Tensors, micro_batch: int) -> tuple[tuple[Curve, ...], float]:
         dist.init_process_group(
             "gloo", init_method=address, rank=self._rank, world_size=self._num_ranks, timeout=RENDEZVOUS_TIMEOUT
         )
         try:
-            [curve] = measure_curves(["all_reduce"], self._shape, device=torch.device("cpu"), effort=LINK)
-            return curve, measure_gang(task, tensors, micro_batch=micro_batch)
+            curves = measure_curves(operations(self._num_ranks), self._shape, device=CPU, effort=LINK)
+            if self._num_ranks > 2:
+                curves += self._between_two()
+            return curves, measure_gang(task, tensors, micro_batch=micro_batch)
         finally:
             dist.destroy_process_group()
+
+    def _between_two(self) -> tuple[Curve, ...]:
+        """What the first two ranks send each other; nothing on the others."""
+        pair = dist.new_group([0, 1])
+        if self._rank > 1:
+            return ()
+        shape = self._shape.model_copy(update={"num_ranks": 2})
+        return measure_curves(["send_recv"], shape, device=CPU, effort=LINK, group=pair)
 
 
 def _everywhere(cluster: ClusterSpec) -> Placement:
@@ -204,10 +219,22 @@ def _shape_of(cluster: ClusterSpec) -> GroupShape:
     )
 
 
-def _measured(curves: Sequence[Curve], cluster: ClusterSpec) -> Measured:
-    slowest = max(curves, key=lambda curve: curve.time_s(MEAN_MESSAGE_BYTES))
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    return Measured(date=date, emulated=cluster.origin == "emulated", curves=(slowest,))
+def _measured(curves: Sequence[Sequence[Curve]], cluster: ClusterSpec, rates: Sequence[DeviceRates]) -> Measured:
+    """What was measured by every rank: of a curve the slowest one, of rates the median of a kind."""
+    slowest: dict[tuple[Operation, GroupShape], Curve] = {}
+    for curve in (curve for own in curves for curve in own):
+        before = slowest.setdefault((curve.operation, curve.group), curve)
+        if curve.time_s(MEAN_MESSAGE_BYTES) > before.time_s(MEAN_MESSAGE_BYTES):
+            slowest[curve.operation, curve.group] = curve
+    kinds: dict[str, list[DeviceRates]] = {}
+    for device, own in zip((device for node in cluster.nodes for device in node.devices), rates, strict=True):
+        kinds.setdefault(device.kind, []).append(own)
+    return Measured(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        emulated=cluster.origin == "emulated",
+        rates={kind: median_rates(members) for kind, members in kinds.items()},
+        curves=tuple(slowest.values()),
+    )
 
 
 def _median(timings: Sequence[StepTiming]) -> StepTiming:

@@ -7,7 +7,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from heliostat.data.versions import DatasetVersion
 from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.placement import Placement
-from heliostat.placement.strategy import ReplicaShare
 from heliostat.values import Frozen, plain
 
 Precision = Literal["fp32", "bf16"]
@@ -53,7 +52,7 @@ class TrainJob(Frozen):
     data: DatasetVersion
     plan: ParallelPlan
     roles: tuple[NonNegativeInt, ...] | None = None
-    """By rank, which rank of the plan it plays; None: each plays its own."""
+    """By rank, which rank of the plan it plays: a place in `apply.roles.roles(plan.strategy)`; None: each its own."""
     settings: TrainSettings
     directory: str
     """Where checkpoints and telemetry go; on storage that all ranks share."""
@@ -66,19 +65,9 @@ class TrainJob(Frozen):
             raise ValueError(f"the roles {list(self.roles)} are not those of a plan with {self.plan.num_ranks} ranks")
         return self
 
-    def role_of(self, rank: int) -> int:
-        """The rank of the plan that `rank` of the process group plays: a place in `roles(plan.strategy)`."""
-        return rank if self.roles is None else self.roles[rank]
-
     def placed(self, placement: Placement) -> "TrainJob":
         """The job with the roles that `placement` gives its ranks."""
         return self.model_copy(update={"roles": tuple(one.role for one in placement.ranks)})
-
-    @property
-    def replicas(self) -> tuple[ReplicaShare, ...]:
-        """The replicas by rank, of a plan with one stage and no tensor parallelism."""
-        assert len(self.plan.stages) == 1, "a pipeline's stages have replicas of their own"
-        return tuple(self.plan.stages[0].replicas[self.role_of(rank)] for rank in range(self.plan.num_ranks))
 
     @property
     def identity(self) -> dict[str, Any]:

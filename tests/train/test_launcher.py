@@ -79,8 +79,7 @@ def test_a_killed_worker_costs_only_the_steps_since_the_last_checkpoint(make_job
     assert losses(job) == pytest.approx(losses(alone), rel=1e-5)
     assert report.metrics == pytest.approx(expected.metrics, rel=1e-5)
     assert report.placement is not None
-    assert [rank.role for rank in report.placement.ranks] == [1, 0]  # rank 0 got the share of the plan's rank 1
-    assert [record.samples for record in telemetry.steps(telemetry.file_of(job.directory, 0))] == [15] * 32
+    assert [rank.role for rank in report.placement.ranks] == [1, 0]
 
 
 @pytest.mark.ray

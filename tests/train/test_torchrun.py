@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from heliostat.errors import PlacementError, PlanError
-from heliostat.train import device, torchrun
-from heliostat.train.job import TrainJob
+from heliostat.placement.strategy import ReplicaShare, StageStrategy, Strategy
+from heliostat.train import device, telemetry, torchrun
+from heliostat.train.job import TrainJob, TrainReport
+from heliostat.train.loop import execute
 
 MakeJob = Callable[..., TrainJob]
+RunRanks = Callable[[TrainJob], list[TrainReport]]
 
 
 @pytest.mark.parametrize("num_processes", [1, 3])
@@ -22,6 +25,30 @@ def test_the_number_of_workers_is_torchruns(make_job: MakeJob, monkeypatch: pyte
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(PlanError, match="the plan needs 1 workers, 4 were started"):
         torchrun.run(make_job(), num_threads=1)
+
+
+@pytest.mark.dist
+def test_a_pipeline_whose_ranks_play_the_roles_of_others(make_job: MakeJob, run_ranks: RunRanks) -> None:
+    alone, shared = (make_job(directory=name, params={"fault": "deep"}) for name in ("alone", "shared"))
+    shares = ([(24, 6)], [(16, 4), (8, 2)])
+    stages = tuple(
+        StageStrategy(
+            first_block=first,
+            end_block=end,
+            replicas=tuple(ReplicaShare(device_kind="cpu", num_samples=n, micro_batch=m) for n, m in own),
+            zero=min(1, len(own) - 1),
+            recompute="full",
+        )
+        for first, end, own in ((0, 3, shares[0]), (3, 7, shares[1]))
+    )
+    strategy = Strategy(global_batch=24, stages=stages, schedule="1f1b")
+    plan = shared.plan.model_copy(update={"strategy": strategy})
+    run_ranks(shared.model_copy(update={"plan": plan, "roles": (2, 0, 1)}))
+    execute(alone, num_threads=1)
+    own, other = (
+        [step.loss for step in telemetry.steps(telemetry.file_of(job.directory, 0))] for job in (shared, alone)
+    )
+    assert own == pytest.approx(other, rel=1e-5)
 
 
 def on(job: TrainJob, kind: str, origin: str = "live") -> TrainJob:

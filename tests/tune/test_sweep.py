@@ -55,7 +55,8 @@ def test_a_trial_is_the_base_job_on_one_rank_with_its_own_parameters(base: Train
     assert job.params == {"width": 4, "dropout": 0.1}
     assert (job.settings.learning_rate, job.settings.weight_decay, job.settings.seed) == (0.1, 0.0, 3)
     assert (job.settings.epochs, job.settings.metric, job.settings.mode) == (4, "brier", "min")
-    assert [(replica.num_samples, replica.micro_batch) for replica in job.replicas] == [(24, 10)]
+    (whole,) = job.plan.stages
+    assert [(replica.num_samples, replica.micro_batch) for replica in whole.replicas] == [(24, 10)]
 
 
 def test_what_cannot_be_varied_is_named(base: TrainJob, settings: SweepSettings) -> None:

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from heliostat.placement.strategy import Recompute, Strategy
+from heliostat.placement.strategy import Strategy
 from heliostat.train import group
 from heliostat.train.apply.holding import Holding, groups_of, holdings, stages_of
 from heliostat.train.apply.look import look_at
@@ -87,7 +87,7 @@ def build(
     divisions = _divided(model, own, team, stages)
     held = holdings(team, stages, divisions)
     for block in own:
-        _wrap(model, block, team.stage.recompute, compiles=compiles)
+        _wrap(model, block, team, compiles=compiles)
     stage = Stage(model, chain, spans, device) if chain else Whole(model)
     _drop(model, held)
     model.to(device)
@@ -130,15 +130,16 @@ def _parts(model: nn.Module) -> dict[int, tuple[str, ...]]:
     return {number: (part.name,) for number, part in enumerate(parts_of(model)) if part.name in known}
 
 
-def _wrap(model: nn.Module, block: BlockParts, recompute: Recompute, *, compiles: bool) -> None:
+def _wrap(model: nn.Module, block: BlockParts, team: Team, *, compiles: bool) -> None:
     if not block.recomputable:
         return
     for name in block.modules:
         module = model.get_submodule(name)
         if compiles:
             module.forward = torch.compile(module.forward)
-        if recompute != "none":
-            module.forward = recomputed(module.forward, recompute)
+        if team.stage.recompute != "none":
+            in_two = team.strategy.schedule == "zero-bubble"
+            module.forward = recomputed(module.forward, team.stage.recompute, in_two=in_two)
 
 
 def _drop(model: nn.Module, held: Mapping[str, Holding]) -> None:
@@ -162,7 +163,7 @@ def _sharded(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Shards:
-    shards = Shards(team.stage.zero, separate=team.strategy.schedule == "zero-bubble")
+    shards = Shards(team.stage.zero, separate=team.strategy.schedule in ("interleaved", "zero-bubble"))
     replicas = team.group(team.replicas(team.role.stage, team.role.tensor))
     if team.stage.zero and replicas is not None:
         users = Counter(name for block in blocks for name in block.parameters)

@@ -186,6 +186,7 @@ class Engine:
 
         with torch.no_grad():
             own = self._pipeline.predict(forward_rounds(self.strategy, num_rows), run)
+        self._part.shards.rest()
         parts = dict(part for found in group.gather(own if self.team.role.tensor == 0 else []) for part in found)
         return np.concatenate([parts[begin] for begin in sorted(parts)])
 
@@ -204,6 +205,11 @@ class Engine:
     def restored(self, num_steps: int) -> None:
         """Values were read into what `model_held` and `optimizer_held` returned, after so many steps."""
         self._update.restored(num_steps)
+
+    def close(self) -> None:
+        """Give the process groups back; every rank calls this, and nothing of the engine afterwards."""
+        self._pipeline.close()
+        self.team.close()
 
     def after_loss(self, result: tuple[Tensor, float]) -> None:
         """Add what one round gave; of the ranks that share a replica only one does."""

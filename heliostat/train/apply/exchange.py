@@ -96,6 +96,12 @@ class Exchange:
             work.wait()
         self._sending.clear()
 
+    def close(self) -> None:
+        """Give the groups back, when nothing uses them any more."""
+        for group in self._groups.values():
+            dist.destroy_process_group(group)
+        self._groups.clear()
+
     def _own(self, one: Round) -> Interval:
         return one.spans[self._team.role.stage][self._team.role.replica]
 

@@ -122,6 +122,10 @@ class Pipeline:
         self._exchange.finish()
         return results
 
+    def close(self) -> None:
+        """Give the process groups back."""
+        self._exchange.close()
+
     def _steps(self, rounds: Sequence[Round]) -> list[Step]:
         """The passes of this rank: none for rounds in which it has no samples, unless the others need it."""
         strategy, many = self._team.strategy, len(rounds)

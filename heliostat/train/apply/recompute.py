@@ -1,6 +1,7 @@
 """Activations made again in the backward pass instead of kept (Chen et al. 2016)."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -18,19 +19,49 @@ CORE = frozenset({
 Fused attention keeps none of them."""
 
 
-def recomputed(forward: Callable[..., Any], recompute: Recompute) -> Callable[..., Any]:
-    """`forward` with its activations made again: all of them, or with `selective` those of the attention's core."""
-    selectively = partial(create_selective_checkpoint_contexts, _policy)
+def recomputed(forward: Callable[..., Any], recompute: Recompute, *, in_two: bool = False) -> Callable[..., Any]:
+    """`forward` with its activations made again: all of them, or with `selective` those of the attention's core.
+
+    Args:
+        forward: of a module.
+        recompute: what is made again.
+        in_two: whether there are two backward passes, for the gradients of inputs and of parameters. Activations are
+            made again in both.
+    """
 
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         if recompute == "full":
             return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, context_fn=selectively, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=_twice if in_two else _once, **kwargs)
 
     return run
 
 
 def _policy(_: Any, operation: Any, *__: Any, **___: Any) -> CheckpointPolicy:
     return CheckpointPolicy.PREFER_RECOMPUTE if operation in CORE else CheckpointPolicy.MUST_SAVE
+
+
+_once = partial(create_selective_checkpoint_contexts, _policy)
+
+
+def _twice() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    forward, again = _once()
+    return forward, _Kept(again)
+
+
+class _Kept(AbstractContextManager[Any]):
+    """Lets recomputation find what was saved once more; torch hands it out but once."""
+
+    def __init__(self, mode: Any) -> None:
+        self._mode = mode
+        self._saved: dict[Any, dict[int, Any]] = {}
+
+    def __enter__(self) -> Any:
+        self._saved = {key: dict(found) for key, found in self._mode.storage.items()}
+        return self._mode.__enter__()
+
+    def __exit__(self, *error: object) -> Any:
+        self._mode.storage.update(self._saved)
+        return self._mode.__exit__(*error)

@@ -9,7 +9,8 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from heliostat.errors import PlanError
-from heliostat.placement.strategy import ReplicaShare, Strategy
+from heliostat.placement.rounds import disagreements, samples_in
+from heliostat.placement.strategy import Strategy
 
 
 class Role(NamedTuple):
@@ -63,19 +64,19 @@ def training_rounds(strategy: Strategy) -> tuple[Round, ...]:
     Raises:
         PlanError: stages do not agree on the samples of a round.
     """
+    wrong = next(disagreements(strategy), None)
+    if wrong is not None:
+        stage, how = wrong
+        raise PlanError(
+            f"the replicas of stage {stage} {how}",
+            next_step="let the micro-batches of every stage's replicas add up to the same number",
+        )
     found: list[Round] = []
     begin = 0
     for number in range(strategy.num_micro_batches):
-        sizes = [[_in_round(share, number) for share in stage.replicas] for stage in strategy.stages]
-        totals = [sum(own) for own in sizes]
-        if len(set(totals)) > 1:
-            raise PlanError(
-                f"the stages do not agree on the samples of round {number}",
-                got=", ".join(f"stage {at}: {total}" for at, total in enumerate(totals)),
-                next_step="let the micro-batches of every stage's replicas add up to the same number",
-            )
+        sizes = [[samples_in(share, number) for share in stage.replicas] for stage in strategy.stages]
         found.append(Round(number, tuple(_divided(own, begin) for own in sizes)))
-        begin += totals[0]
+        begin += sum(sizes[0])
     return tuple(found)
 
 
@@ -91,11 +92,6 @@ def forward_rounds(strategy: Strategy, num_samples: int) -> tuple[Round, ...]:
         )
         found.append(Round(number, spans))
     return tuple(found)
-
-
-def _in_round(share: ReplicaShare, number: int) -> int:
-    """Samples of a replica in round `number`: its micro-batch, fewer in its last one."""
-    return min(share.micro_batch, max(0, share.num_samples - number * share.micro_batch))
 
 
 def _divided(sizes: Sequence[int], begin: int) -> tuple[Interval, ...]:

@@ -62,3 +62,10 @@ class Team:
     def group(self, ranks: Ranks) -> dist.ProcessGroup | None:
         """The group of some processes; None for one that is alone."""
         return self._groups[ranks] if len(ranks) > 1 else None
+
+    def close(self) -> None:
+        """Give the groups back, when nothing uses them any more."""
+        for own in self._groups.values():
+            if own is not dist.group.WORLD:
+                dist.destroy_process_group(own)
+        self._groups.clear()

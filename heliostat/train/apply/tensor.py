@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.utils import _pytree as pytree
 
 from heliostat.errors import PlanError
 from heliostat.train.apply import tensor_elements, tensor_losses, tensor_products, tensor_shapes  # noqa: F401 they register rules
-from heliostat.train.apply.tensor_bounds import Bounds, even, spans
+from heliostat.train.apply.tensor_bounds import Bounds, Place, even, spans
 from heliostat.train.apply.tensor_divided import Divided
 from heliostat.train.apply.tensor_group import TensorGroup
 from heliostat.train.pieces import Division
@@ -62,6 +63,32 @@ def divide(
             model.get_submodule(module).register_forward_hook(lambda *_: group.forget())
     _change(model, {"get_parameter": _own_parameter})
     return found
+
+
+def pass_hooks(module: nn.Module) -> None:
+    """Let other hooks of `module`, all there by now, see what this rank has of divided arguments and results.
+
+    ZeRO's hooks mark tensors in the autograd graph, in which are the parts alone.
+    """
+    places: list[tuple[Place, TensorGroup] | None] = []
+
+    def opened(tree: Any) -> Any:
+        leaves, structure = pytree.tree_flatten(tree)
+        places[:] = [(one.place, one.group) if isinstance(one, Divided) else None for one in leaves]
+        return pytree.tree_unflatten([one.local if isinstance(one, Divided) else one for one in leaves], structure)
+
+    def closed(tree: Any) -> Any:
+        leaves, structure = pytree.tree_flatten(tree)
+        found = [
+            one if known is None else Divided(one, *known[0], known[1])
+            for one, known in zip(leaves, places, strict=True)
+        ]
+        return pytree.tree_unflatten(found, structure)
+
+    module.register_forward_pre_hook(lambda _, *given: opened(given), with_kwargs=True, prepend=True)
+    module.register_forward_pre_hook(lambda _, *given: closed(given), with_kwargs=True)
+    module.register_forward_hook(lambda _, __, result: opened(result), prepend=True)
+    module.register_forward_hook(lambda _, __, result: closed(result))
 
 
 def _replace(model: nn.Module, paths: Sequence[str], division: Division, bounds: Bounds, group: TensorGroup) -> None:

@@ -128,11 +128,11 @@ def _made_elsewhere(args: Sequence[Any]) -> bool:
         return any(isinstance(one, Divided) and one.grad_fn is not None for one in given)
 
 
-def _refused(_: Tensor) -> None:
+def _refused(_: Tensor) -> Tensor | None:
     raise _refusal("torch.autograd.Function")
 
 
-_HOOKS = OrderedDict({0: _refused})
+_HOOKS: dict[int, Callable[[Tensor], Tensor | None]] = OrderedDict({0: _refused})
 """As `register_hook` would set them, the same for all."""
 
 

@@ -107,7 +107,7 @@ class TensorGroup:
             room = mine.new_zeros((max(sizes), *mine.shape[1:]))
             room[: len(mine)] = mine
             mine = room
-        received = _done(functional_collectives.all_gather_tensor(mine.contiguous(), 0, self.group))
+        received = _done(functional_collectives.all_gather_single(mine.contiguous(), 0, self.group))
         parts = received.view(self.size, *mine.shape)
         return torch.cat([parts[rank, begin:end] for rank, begin, end in _in_order(bounds)]).movedim(0, axis)
 
@@ -119,7 +119,7 @@ class TensorGroup:
         rows = tensor.detach().movedim(axis, 0)
         if len(bounds) > 1:
             rows = torch.cat([rows[begin:end] for rank in range(self.size) for begin, end in spans(bounds, rank)])
-        result = _done(functional_collectives.reduce_scatter_tensor(rows.contiguous(), "sum", 0, self.group))
+        result = _done(functional_collectives.reduce_scatter_single(rows.contiguous(), "sum", 0, self.group))
         return result.movedim(0, axis)
 
     @contextmanager

@@ -78,6 +78,11 @@ class Shards:
             module.set_requires_gradient_sync(self._zero >= 2 or ends)
             module.set_reshard_after_backward(self._zero == 3 or ends)
 
+    def rest(self) -> None:
+        """Divide the parameters that forward passes without backward ones have left whole."""
+        for module in self._modules:
+            module.reshard()
+
     def finish(self) -> None:
         """After the last pass: where gradients of parameters are made after those of inputs, divide them now."""
         if not self._separate:

@@ -31,7 +31,7 @@ class Message(NamedTuple):
     """One call."""
 
     kind: Kind
-    num_bytes: int
+    num_elements: int
     """Of the whole tensor: of a gather what comes out, of a scatter what goes in."""
     peer: int | None = None
     """The other rank, of a message between two."""
@@ -55,9 +55,9 @@ class Traffic(TorchDispatchMode):
 
 def _message(kind: Kind, args: Sequence[Any]) -> Message:
     tensors = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Tensor)]
-    largest = max(tensors, key=lambda one: one.nbytes)
+    largest = max(tensors, key=lambda one: one.numel())
     if kind in ("send", "receive"):
-        return Message(kind, largest.nbytes, dist.get_global_rank(dist.ProcessGroup.unbox(args[1]), args[2]))
+        return Message(kind, largest.numel(), dist.get_global_rank(dist.ProcessGroup.unbox(args[1]), args[2]))
     if kind == "sum" and largest.dtype == torch.float64 and largest.numel() <= _ACCOUNT_ELEMENTS:
-        return Message("account", largest.nbytes)
-    return Message(kind, largest.nbytes)
+        return Message("account", largest.numel())
+    return Message(kind, largest.numel())

@@ -9,8 +9,8 @@ from torch.nn import functional
 VOCABULARY, WIDTH, HEADS, KV_HEADS, TOKENS = 51, 32, 4, 2, 12
 ONE_HEAD = WIDTH // HEADS
 STYLES = ("joined", "by head", "by kind", "separate", "grouped", "joined grouped", "torch")
-"""How queries, keys and values are made: one product cut into three, one cut into heads of three or into three of heads,
-three products, fewer keys than queries with a norm per head and a gate, the same in one product, and torch's own."""
+"""How queries, keys and values are made: one product cut into three, one cut into heads of three, one cut into three of
+heads, three products, fewer keys than queries with a norm per head, the same in one product, and torch's own."""
 
 
 def heads(x: Tensor, count: int) -> Tensor:

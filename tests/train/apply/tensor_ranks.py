@@ -44,11 +44,11 @@ class Outcome(NamedTuple):
     """Of one forward pass."""
 
 
-class Collectives(TorchDispatchMode):
+class Collectives(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counter[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -75,7 +75,9 @@ def on_ranks(pool: ProcessPoolExecutor, directory: Path, size: int, job: Callabl
     return [future.result(timeout=120) for future in futures]
 
 
-def compare(case: Case, rank: int, size: int, *, sequence_parallel: bool = False, rules: Rules | None = None) -> Outcome:
+def compare(
+    case: Case, rank: int, size: int, *, sequence_parallel: bool = False, rules: Rules | None = None
+) -> Outcome:
     """Train a model whole and divided over all ranks."""
     torch.manual_seed(0)
     whole = case.make()

@@ -29,7 +29,9 @@ pytestmark = pytest.mark.dist
 @cache
 def space(num_ranks: int, task: Spelling) -> list[Strategy]:
     """Plans for the test's own model, as the planner sees it."""
-    workload = profile_module(task.model(), tensors_of(task.load("train")), lambda model, rows: task.loss(model, rows)[0])
+    workload = profile_module(
+        task.model(), tensors_of(task.load("train")), lambda model, rows: task.loss(model, rows)[0]
+    )
     return plan_space(num_ranks, workload, GLOBAL_BATCH)
 
 
@@ -53,9 +55,19 @@ def test_plans_train_and_predict_like_one_process(
     plans = [one for one in space(num_ranks, task) if one.schedule == schedule]
     for number, strategy in enumerate(plans):
         settings = (SETTINGS, CLIPPED)[number % 2]
-        import time; t = time.time()
+        import time
+
+        t = time.time()
         try:
-            print(num_ranks, schedule, number, "%.1e" % train(task, strategy, settings).distance(wanted[settings]), "%.1fs" % (time.time() - t), strategy.describe() if hasattr(strategy, "describe") else "", flush=True)
+            print(
+                num_ranks,
+                schedule,
+                number,
+                "%.1e" % train(task, strategy, settings).distance(wanted[settings]),
+                "%.1fs" % (time.time() - t),
+                strategy.describe() if hasattr(strategy, "describe") else "",
+                flush=True,
+            )
         except Exception as e:
             print("FAILED", strategy, repr(e)[:600], flush=True)
 

@@ -23,9 +23,7 @@ def test_neighbouring_spans_are_one_and_none_is_empty() -> None:
     assert spans(((0, 2, 2), (0, 2, 2)), 1) == ((0, 0),)
 
 
-@given(
-    st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(1, 7), st.integers(1, 5)
-)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(1, 7), st.integers(1, 5))
 def test_spans_of_all_ranks_are_the_axis(sizes: list[int], units: int, num_ranks: int) -> None:
     bounds = even(tuple(size * units for size in sizes), units, num_ranks)
     places = [place for rank in range(num_ranks) for begin, end in spans(bounds, rank) for place in range(begin, end)]

@@ -16,10 +16,26 @@ from tests.train.apply.tensor_ranks import Case, Outcome, compare, on_ranks, wor
 pytestmark = pytest.mark.dist
 EXACT = 1e-5
 VOCABULARY, TOKENS = 51, 8
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 16, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
-T5 = {"d_model": 32, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 64, "dropout_rate": 0}
+SIZES: Any = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+NO_DROPOUT: Any = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+GPT2: Any = {
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 16,
+    "resid_pdrop": 0,
+    "embd_pdrop": 0,
+    "attn_pdrop": 0,
+}
+T5: Any = {
+    "d_model": 32,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "num_heads": 4,
+    "d_kv": 8,
+    "d_ff": 64,
+    "dropout_rate": 0,
+}
 
 
 def batch(seed: int) -> dict[str, Tensor]:
@@ -64,7 +80,7 @@ def pretrained(kind: str, config: str, attention: str, **settings: Any) -> nn.Mo
     import transformers
 
     settings = settings if kind.startswith("ViT") else {**settings, "vocab_size": VOCABULARY, "use_cache": False}
-    made: nn.Module = getattr(transformers, kind)._from_config(  # noqa: SLF001
+    made: nn.Module = getattr(transformers, kind)._from_config(
         getattr(transformers, config)(**settings), attn_implementation=attention
     )
     return made
@@ -92,15 +108,16 @@ class Convolutions(nn.Module):
 
 
 def families() -> dict[str, Case]:
+    """Every family, some with both ways to attend."""
     causal, both = partial(language, causal=True), partial(language, causal=False)
     gpt2 = partial(pretrained, "GPT2LMHeadModel", "GPT2Config", **GPT2)
     llama = partial(pretrained, "LlamaForCausalLM", "LlamaConfig", num_key_value_heads=2, **SIZES)
     qwen = partial(pretrained, "Qwen3ForCausalLM", "Qwen3Config", num_key_value_heads=2, head_dim=8, **SIZES)
     bert = partial(pretrained, "BertForMaskedLM", "BertConfig", **SIZES, **NO_DROPOUT)
-    sizes = {"image_size": 16, "patch_size": 8, "num_labels": 5}
+    sizes: Any = {"image_size": 16, "patch_size": 8, "num_labels": 5}
     vit = partial(pretrained, "ViTForImageClassification", "ViTConfig", **sizes, **SIZES, **NO_DROPOUT)
     t5 = partial(pretrained, "T5ForConditionalGeneration", "T5Config", **T5)
-    experts = {"num_local_experts": 4, "num_key_value_heads": 2, **SIZES}
+    experts: Any = {"num_local_experts": 4, "num_key_value_heads": 2, **SIZES}
     mixtral = partial(pretrained, "MixtralForCausalLM", "MixtralConfig", **experts)
     return {
         "gpt-2": Case(partial(gpt2, attention="sdpa"), causal, batch),
