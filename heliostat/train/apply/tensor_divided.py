@@ -80,6 +80,8 @@ class Divided(torch.Tensor):
         rule = cls.rules.get(func) or cls._found(func)
         result = rule(func, args, kwargs or {})
         if result is NotImplemented:
+            if _writes_to_part(func, args, kwargs or {}):
+                raise _refusal(f"{func.__name__} on it")
             wholes, named = whole((args, kwargs or {}))
             return func(*wholes, **named)
         return result
@@ -119,6 +121,23 @@ def _refusal(function: str) -> PlanError:
         causes=("a kernel or a gradient of the model's own reads a divided tensor",),
         next_step="keep the parameters before it whole with tensor_rules, or pin `tensor_parallel: 1`",
     )
+
+
+def changes_first(name: str) -> bool:
+    """Whether a function of that name writes to its first argument."""
+    if name.startswith("__"):
+        return name == "__setitem__" or (name.startswith("__i") and name not in ("__invert__", "__index__", "__iter__"))
+    return name.endswith("_")
+
+
+def _writes_to_part(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether what `func` does to the whole would be lost on the part."""
+    is_changed = changes_first(func.__name__) or func.__name__ in _WATCHED
+    return (is_changed and bool(args) and isinstance(args[0], Divided)) or isinstance(kwargs.get("out"), Divided)
+
+
+_WATCHED = {"register_hook", "register_post_accumulate_grad_hook", "retain_grad"}
+"""Functions that ask for the gradient of their argument."""
 
 
 def _made_elsewhere(args: Sequence[Any]) -> bool:

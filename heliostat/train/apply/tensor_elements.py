@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from heliostat.train.apply.tensor_bounds import Bounds, length
-from heliostat.train.apply.tensor_divided import Divided, Rule, rule_for
+from heliostat.train.apply.tensor_divided import Divided, Rule, changes_first, rule_for
 from heliostat.train.apply.tensor_group import TensorGroup
 
 Args = Sequence[Any]
@@ -16,7 +16,7 @@ Kwargs = Mapping[str, Any]
 Function = Callable[..., Any]
 
 _UNARY = {
-    "contiguous", "clone", "detach", "to", "float", "half", "bfloat16", "double", "type", "type_as", "requires_grad_",
+    "contiguous", "clone", "detach", "to", "float", "half", "bfloat16", "double", "type", "type_as",
     "zeros_like", "ones_like", "full_like", "empty_like", "positive",
 }  # fmt: skip
 """Functions that make of each element one, whatever else they are given."""
@@ -91,8 +91,7 @@ def _pointwise(func: Function, args: Args, kwargs: Kwargs) -> Any:
     tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
     parts = [one for one in tensors if isinstance(one, Divided)]
     first = parts[0] if parts else None
-    in_place = func.__name__.endswith("_") and (not func.__name__.startswith("__") or func.__name__.startswith("__i"))
-    if first is None or (in_place and func.__name__ != "__invert__" and not isinstance(args[0], Divided)):
+    if first is None or (changes_first(func.__name__) and not isinstance(args[0], Divided)):
         return NotImplemented
     axis, bounds = first.axis_from_last, first.place.bounds
     if any(one.axis_from_last != axis or one.place.bounds != bounds for one in parts):

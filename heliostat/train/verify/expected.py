@@ -7,9 +7,8 @@ once, by stages 2 and 3 after every backward pass (Rajbhandari et al. 2020). Ten
 says it must, forward and backward, and forward again where it is recomputed.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from math import prod
 from typing import NamedTuple
 
@@ -41,6 +40,15 @@ class Sums(NamedTuple):
     summed: int
     gathered: int
     scattered: int
+
+
+class Inside(NamedTuple):
+    """Tensor-parallel sums of one size."""
+
+    most: int
+    spared: int
+    """Of those at most so many are not needed: torch ends a recomputation with the last tensor that was saved, and the
+    last sum of a block may come after it."""
 
 
 def between_replicas(
@@ -105,27 +113,28 @@ def over_replicas(
     return found
 
 
-def inside_replica(workload: WorkloadProfile, strategy: Strategy, role: Role, rounds: Sequence[Round]) -> Counter[int]:
-    """Tensor-parallel sums of one rank: elements -> how many of that size.
+def inside_replica(
+    workload: WorkloadProfile, strategy: Strategy, role: Role, rounds: Sequence[Round]
+) -> dict[int, Inside]:
+    """Tensor-parallel sums of one rank, by how many elements each has.
 
     A table that several stages use is not divided, so its first block sums nothing.
     """
     stage = strategy.stages[role.stage]
-    found: Counter[int] = Counter()
+    found: dict[int, Inside] = {}
     if stage.tensor_parallel == 1:
         return found
     is_kept = bool(workload.tied_parameters) and len(strategy.stages) > 1
     blocks = _blocks(workload)
-    for span in spans_of(strategy, role.stage):
-        for number in range(*span):
-            if is_kept and number == 0:
-                continue
-            block = blocks[number]
-            times = 3 if stage.recompute == "full" and block.recomputable else 2
-            for one in rounds:
-                samples = one.spans[role.stage][role.replica].size
-                found[samples * block.made_elements] += times * block.tensor_collectives
-    return Counter({size: many for size, many in found.items() if size and many})
+    numbers = [number for span in spans_of(strategy, role.stage) for number in range(*span) if number or not is_kept]
+    for number, one in product(numbers, rounds):
+        block, samples = blocks[number], one.spans[role.stage][role.replica].size
+        if samples and block.tensor_collectives:
+            is_redone = stage.recompute == "full" and block.recomputable
+            size = samples * block.made_elements
+            most, spared = found.get(size, Inside(0, 0))
+            found[size] = Inside(most + (3 if is_redone else 2) * block.tensor_collectives, spared + is_redone)
+    return found
 
 
 def _sums(

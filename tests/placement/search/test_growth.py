@@ -21,8 +21,12 @@ PINS = Pins(recompute="none", zero=0, offload=True, sequence_parallel=False)
 STYLE = Style("1f1b")
 
 
-def search() -> Search:
-    return Search(CASE.workload, CASE.cluster, Constraints(global_batch=8, pins=PINS))
+def search(shut: tuple[int, ...] = ()) -> Search:
+    """Of a chain where no stage begins with the blocks `shut`."""
+    blocks = [block.model_copy(update={"count": 1}) for block in CASE.workload.blocks for _ in range(block.count)]
+    opened = tuple(block.model_copy(update={"opens_stage": at not in shut}) for at, block in enumerate(blocks))
+    workload = CASE.workload.model_copy(update={"blocks": opened}) if shut else CASE.workload
+    return Search(workload, CASE.cluster, Constraints(global_batch=8, pins=PINS))
 
 
 def every_pipeline(one: Search, size: int) -> Iterator[Outline]:
@@ -46,11 +50,11 @@ def judged(one: Search, outlines: Iterator[Outline]) -> list[Verdict]:
     return sorted(filter(None, map(one.judge.try_, drafts)), key=lambda verdict: verdict.key)
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_growing_labels_finds_what_trying_everything_finds(size: int) -> None:
-    one = search()
+@pytest.mark.parametrize(("size", "shut"), [(1, ()), (2, ()), (4, ()), (1, (1, 3)), (2, (2,)), (2, (1, 2, 3, 4))])
+def test_growing_labels_finds_what_trying_everything_finds(size: int, shut: tuple[int, ...]) -> None:
+    one = search(shut)
     best = judged(one, every_pipeline(one, size))[0]
-    other = search()
+    other = search(shut)
     tables = other.space.tables(size)
     assert tables is not None
     grown = Growth(other.space.menu, other.wanted, tables, STYLE).grow(float("inf"), 1500, 64, lambda: False)
@@ -61,8 +65,9 @@ def test_growing_labels_finds_what_trying_everything_finds(size: int) -> None:
     assert again.num_bounded > 0
 
 
-def test_a_chain_is_cut_where_the_slowest_stage_is_fastest() -> None:
-    one = search()
+@pytest.mark.parametrize("shut", [(), (2,), (1, 3)])
+def test_a_chain_is_cut_where_the_slowest_stage_is_fastest(shut: tuple[int, ...]) -> None:
+    one = search(shut)
     tables = one.space.tables(2)
     assert tables is not None
     places = [tables.shapes.index(shape) for shape in tables.shapes if shape.width * shape.tensor == 1]
@@ -77,15 +82,17 @@ def test_a_chain_is_cut_where_the_slowest_stage_is_fastest() -> None:
 
     found = Cutter(tables).cut(places, STYLE)
     assert found is not None
-    best = min(slowest_s((cut, blocks)) for cut in range(1, blocks))
+    best = min(slowest_s((cut, blocks)) for cut in range(1, blocks) if cut not in shut)
+    assert found[0][0] not in shut
     assert slowest_s(found[0]) <= best * 1.001
 
 
-def test_small_changes_lead_to_the_best_cut() -> None:
-    one = search()
+@pytest.mark.parametrize("shut", [(), (2,), (3,)])
+def test_small_changes_lead_to_the_best_cut(shut: tuple[int, ...]) -> None:
+    one = search(shut)
     shapes = (Shape((1, 0), 1), Shape((0, 1), 1))
     best, *_, worst = judged(one, (outline for outline in every_pipeline(one, 2) if outline.shapes == shapes))
-    fresh = search()
+    fresh = search(shut)
     improve(worst, fresh.judge, fresh.drafter, [STYLE], 400, lambda: False)
     assert fresh.judge.best is not None
     assert fresh.judge.best.worth <= best.worth < worst.worth

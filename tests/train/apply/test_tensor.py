@@ -12,12 +12,14 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 from torch.utils.checkpoint import checkpoint
 
 from heliostat.errors import PlanError
 from heliostat.train.apply.recompute import recomputed
-from heliostat.train.apply.tensor import divide
+from heliostat.train.apply.tensor import divide, pass_hooks
 from heliostat.train.apply.tensor_divided import Divided, whole
 from heliostat.train.apply.tensor_group import TensorGroup
 from heliostat.train.profiling.run import meta_twin
@@ -180,6 +182,32 @@ def test_dropout_of_parts_differs_and_what_follows_is_common(ranks: ProcessPoolE
     assert not torch.equal(first[:64], first[64:128])
 
 
+def train_with_zero(rank: int, size: int) -> list[float]:
+    mesh = init_device_mesh("cpu", (size // 2, 2), mesh_dim_names=("replica", "tensor"))
+    errors = []
+    for sequence_parallel in (False, True):
+        torch.manual_seed(0)
+        model = Decoder("joined grouped")
+        twin = copy.deepcopy(model)
+        group = TensorGroup(mesh["tensor"].get_group(), rank % 2, 2, sequence_parallel=sequence_parallel)
+        divisions = divide(twin, structure_of(meta_twin(model), tokens(0), next_token_loss), group)
+        for module in (twin.words, twin.places, *twin.layers, twin.norm, twin.head):
+            module.forward = recomputed(module.forward, "full")
+            fully_shard(module, mesh=mesh["replica"])
+            pass_hooks(module)
+        for one in (model, twin):
+            next_token_loss(one, tokens(0)).backward()  # type: ignore[no-untyped-call]
+        for parameter in twin.parameters():
+            parameter.grad = parameter.grad.full_tensor()  # type: ignore[union-attr]
+        errors.append(gradient_error(model, twin, divisions))
+    return errors
+
+
+def test_zero_shards_the_parts(ranks: ProcessPoolExecutor, tmp_path: Path) -> None:
+    for errors in run_job(ranks, tmp_path, 4, train_with_zero):
+        assert max(errors) < 1e-4
+
+
 def predict(rank: int, size: int) -> list[bool]:
     model, twin, _ = divided_twin(rank, size, tied=True)
     with torch.inference_mode():
@@ -270,6 +298,21 @@ def test_gradients_that_are_not_of_torch_are_refused(function: Any) -> None:
     made = function.apply(part)
     with pytest.raises(PlanError, match=r"cannot divide what calls torch\.autograd\.Function"):
         (made * 2).sum().backward()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda part: part.__setitem__(0, 1.0),
+        lambda part: part.index_fill_(0, torch.tensor([3]), 0.0),
+        lambda part: torch.add(torch.ones(4), 1.0, out=part),
+        lambda part: part.register_hook(print),
+    ],
+)
+def test_writing_to_what_other_ranks_have_is_refused(write: Callable[[Tensor], Any]) -> None:
+    part = Divided(torch.ones(2), 0, ((0, 2, 4),), TensorGroup(GROUP, 0, 2))
+    with pytest.raises(PlanError, match="cannot divide what calls"):
+        write(part)
 
 
 def test_kernels_that_are_not_of_torch_are_refused() -> None:
