@@ -39,7 +39,9 @@ class TrainSettings(Frozen):
     patience: PositiveInt | None = None
     """Epochs without a better `metric` after which training ends; None: it never ends early."""
     verify: bool = False
-    """Check the plan before the first step: memory, collectives, and some steps against one process."""
+    """Check the plan before the first step: the loss contract, some steps against one process, communication."""
+    trace_steps: NonNegativeInt = 0
+    """Steps, after the first, that every rank writes a trace of."""
 
 
 class TrainJob(Frozen):

@@ -22,15 +22,18 @@ import torch
 from heliostat.data.loader import GlobalBatches
 from heliostat.errors import CheckpointError, UserError
 from heliostat.references import did_you_mean
-from heliostat.train import checkpoint, group, telemetry
+from heliostat.train import checkpoint, group, telemetry, trace
 from heliostat.train.apply.engine import Engine, EngineSettings, StepResult
 from heliostat.train.checkpointer import Checkpointer, Retention
+from heliostat.train.device import own_device
 from heliostat.train.evaluate import finite, tensors_of
 from heliostat.train.job import TrainJob, TrainReport, TrainSettings
 from heliostat.train.memory import PeakMemory, warm_up
 from heliostat.train.pieces import Held
 from heliostat.train.profiling.structure import canonical_names
 from heliostat.train.task import make_task
+from heliostat.train.trace import Tracer
+from heliostat.train.verify.verify import verify
 
 OnEpoch = Callable[[telemetry.EpochRecord], None]
 """Called on rank 0 at the end of every epoch, when its checkpoint is committed."""
@@ -46,6 +49,7 @@ def execute(job: TrainJob, *, num_threads: int, on_epoch: OnEpoch | None = None)
 
     Raises:
         UserError: the task, its parameters or the metric.
+        PlanError: the plan is not for this model, or was not verified.
         TrainingFailure: the loss; the checkpoints before it are kept.
         StoreError: a checkpoint cannot be written.
         CheckpointError: the directory holds another run's checkpoints.
@@ -81,6 +85,9 @@ class Run:
         num_rows = len(next(iter(self._train.values())))
         self._batches = GlobalBatches(num_rows=num_rows, global_batch=job.plan.global_batch, seed=settings.seed)
         self._num_steps = settings.epochs * self._batches.num_steps_per_epoch
+        device = own_device(job.plan)
+        if settings.verify:
+            verify(job, self._task, self._train, device).require()
         warm_up()
         self._memory = PeakMemory()
         torch.manual_seed(settings.seed)
@@ -89,12 +96,8 @@ class Run:
             job.plan.strategy,
             order=job.roles,
             example=self._train,
-            settings=EngineSettings(
-                weight_decay=settings.weight_decay,
-                precision=settings.precision,
-                clip_norm=settings.clip_norm,
-                compiles=settings.compile,
-            ),
+            settings=EngineSettings.of(settings),
+            device=device,
         )
         self._scores: list[float] = []
         """The metric of every epoch."""
@@ -106,10 +109,15 @@ class Run:
         with ExitStack() as stack:
             writer = stack.enter_context(telemetry.Writer(telemetry.file_of(self._directory, group.rank())))
             saver = stack.enter_context(self._checkpointer())
+            tracer = stack.enter_context(
+                Tracer(trace.file_of(self._directory, group.rank()), self._settings.trace_steps)
+            )
             writer.write(self._attempt(first))
             writer.flush()
             for step in range(first, self._num_steps):
+                tracer.before_step()
                 writer.write(self._step(step))
+                tracer.after_step()
                 if (step + 1) % self._batches.num_steps_per_epoch == 0:
                     if self._end_epoch(step + 1, writer, saver, on_epoch):
                         break

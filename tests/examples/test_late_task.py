@@ -8,9 +8,10 @@ import torch
 
 from heliostat.data.encoder import Encoder, Scale, Vocabulary
 from heliostat.data.versions import DatasetVersion
+from heliostat.train.apply.engine import Engine
 from heliostat.train.evaluate import predict, tensors_of
-from heliostat.train.replica import Replica
 from heliostat.train.task import Arrays, Task, make_task
+from heliostat.train.timing import replicas
 
 LATE = f"{Path(__file__).parents[2] / 'examples' / 'flights' / 'task.py'}:LateTask"
 
@@ -45,10 +46,10 @@ def arrays(task: Task, num_rows: int) -> Arrays:
 def test_it_learns_what_a_linear_model_cannot(task: Task) -> None:
     torch.manual_seed(0)
     rows = arrays(task, 1000)
-    replica = Replica(task, weight_decay=0.01)
+    engine = Engine(task, replicas(1, 1000), example=tensors_of(rows))
     for number in range(60):
-        replica.step(tensors_of(rows), torch.arange(1000), number=number, micro_batch=400, learning_rate=0.02)
-    metrics = task.metrics(predict(task, replica.model, rows), rows["label"])
+        engine.step(tensors_of(rows), torch.arange(1000), number=number, learning_rate=0.02)
+    metrics = task.metrics(predict(task, engine.model, rows), rows["label"])
     assert set(metrics) == {"auc", "log_loss", "accuracy"}
     assert metrics["auc"] > 0.97
 

@@ -6,7 +6,17 @@ from heliostat.train.telemetry import EpochRecord, StepRecord, Tail, Writer
 
 
 def step(number: int, loss: float = 0.5) -> StepRecord:
-    return StepRecord(step=number, loss=loss, compute_s=0.1, sync_s=0.0, samples=4, time=0.0)
+    return StepRecord(
+        step=number,
+        loss=loss,
+        gradient_norm=1.0,
+        num_elements=4.0,
+        passes_s=0.5,
+        wait_s=0.125,
+        sync_s=0.25,
+        update_s=0.0625,
+        time=0.0,
+    )
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
@@ -64,3 +74,8 @@ def test_records_reach_readers_while_the_writer_lives(tmp_path: Path) -> None:
         time.sleep(telemetry.FLUSH_EVERY_S + 0.1)
         writer.write(step(2))
         assert telemetry.read(path) == [step(1), step(2)]
+
+
+def test_waiting_is_not_computing() -> None:
+    assert step(1).compute_s == 0.5 - 0.125 + 0.0625
+    assert step(1).step_s == 0.5 + 0.25 + 0.0625

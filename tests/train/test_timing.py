@@ -5,8 +5,8 @@ import pytest
 from heliostat.data.versions import DatasetVersion
 from heliostat.train import timing
 from heliostat.train.evaluate import tensors_of
-from heliostat.train.task import make_task
 from heliostat.train.fitting import fit_line
+from heliostat.train.task import make_task
 from heliostat.train.timing import measure_step
 
 

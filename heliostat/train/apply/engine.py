@@ -27,10 +27,12 @@ from heliostat.train.apply.pipeline import Pipeline, Run
 from heliostat.train.apply.roles import Interval, Round, forward_rounds, training_rounds
 from heliostat.train.apply.team import Team
 from heliostat.train.apply.update import Update
+from heliostat.train.job import TrainSettings
 from heliostat.train.pieces import Held, whole
 from heliostat.train.rows import checked_loss, select
 from heliostat.train.slowdown import Pace, factor_here
 from heliostat.train.task import Batch, Task, Tensors
+from heliostat.train.trace import mark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,16 @@ class EngineSettings:
     """Limit of the gradients' norm; None for no limit."""
     compiles: bool = False
     """Whether repeated blocks are compiled."""
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> "EngineSettings":
+        """Those of a run."""
+        return cls(
+            weight_decay=settings.weight_decay,
+            precision=settings.precision,
+            clip_norm=settings.clip_norm,
+            compiles=settings.compile,
+        )
 
 
 CPU = torch.device("cpu")
@@ -153,15 +165,17 @@ class Engine:
         rounds = self._rounds if rounds is None else rounds
         self._pipeline.train(rounds, run, self)
         passed = time.perf_counter()
-        self._part.shards.finish()
-        for work in self._totalling:
-            work.wait()
-        loss_sum, count = self._totals.tolist()
-        norm = self._update.finish(count)
+        with mark("sync"):
+            self._part.shards.finish()
+            for work in self._totalling:
+                work.wait()
+            loss_sum, count = self._totals.tolist()
+            norm = self._update.finish(count)
         synced = time.perf_counter()
         if not (math.isfinite(loss_sum) and math.isfinite(norm)):
             raise self._not_finite(rounds, run, loss_sum / count)
-        self._update.apply(learning_rate)
+        with mark("update"):
+            self._update.apply(learning_rate)
         updated = time.perf_counter()
         return StepResult(
             loss=loss_sum / count,

@@ -21,6 +21,7 @@ from heliostat.train.apply.exchange import Arriving, Exchange, Way
 from heliostat.train.apply.roles import Interval, Round
 from heliostat.train.apply.stage import Stage, Whole
 from heliostat.train.apply.team import Team
+from heliostat.train.trace import mark, name_of
 from heliostat.train.slowdown import Pace
 
 Run = Callable[[nn.Module, Interval], Any]
@@ -85,19 +86,11 @@ class Pipeline:
         steps, numbered = self._steps(rounds), {one.number: one for one in rounds}
         last_backward = max((at for at, step in enumerate(steps) if step[0] == "B"), default=None)
         for at, step in enumerate(steps):
-            kind, chunk, number = step
-            self._expect(steps[at : at + 2], numbered)
-            if not self._own(rounds[number]).size:
-                if kind == "B":
+            with mark(name_of(step)):
+                self._expect(steps[at : at + 2], numbered)
+                if step[0] == "B":
                     watcher.before_backward(is_last=at == last_backward)
-                self._join(step, run)
-            elif kind == "F":
-                self._forward(step, rounds[number], run, watcher)
-            elif kind == "B":
-                watcher.before_backward(is_last=at == last_backward)
-                self._backward(step, rounds[number])
-            else:
-                self._weight(chunk, number)
+                self._pass(step, rounds[step[2]], run, watcher)
         self._exchange.finish()
         assert not self._flying
         assert not self._late
@@ -134,6 +127,17 @@ class Pipeline:
         else:
             steps = order(strategy.schedule, self._team.role.stage, self._num_stages, many, self._num_chunks)
         return [step for step in steps if self._joins_all or self._own(rounds[step[2]]).size]
+
+    def _pass(self, step: Step, one: Round, run: Run, watcher: Watcher) -> None:
+        kind, chunk, number = step
+        if not self._own(one).size:
+            self._join(step, run)
+        elif kind == "F":
+            self._forward(step, one, run, watcher)
+        elif kind == "B":
+            self._backward(step, one)
+        else:
+            self._weight(chunk, number)
 
     def _forward(self, step: Step, one: Round, run: Run, watcher: Watcher) -> None:
         _, chunk, number = step

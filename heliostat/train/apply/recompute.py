@@ -6,7 +6,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+# What selective recomputation keeps its tensors in.
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    _VersionWrapper,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from heliostat.placement.strategy import Recompute
 
@@ -52,16 +61,21 @@ def _twice() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
 
 
 class _Kept(AbstractContextManager[Any]):
-    """Lets recomputation find what was saved once more; torch hands it out but once."""
+    """Lets recomputation find what was saved once more; torch hands each tensor out but once."""
 
     def __init__(self, mode: Any) -> None:
         self._mode = mode
         self._saved: dict[Any, dict[int, Any]] = {}
 
     def __enter__(self) -> Any:
-        self._saved = {key: dict(found) for key, found in self._mode.storage.items()}
+        self._saved = {key: tree_map_only(_VersionWrapper, _renewed, one) for key, one in self._mode.storage.items()}
         return self._mode.__enter__()
 
     def __exit__(self, *error: object) -> Any:
         self._mode.storage.update(self._saved)
         return self._mode.__exit__(*error)
+
+
+def _renewed(one: _VersionWrapper) -> _VersionWrapper:
+    """The same values in a tensor that no graph knows."""
+    return _VersionWrapper(one.val.data if isinstance(one.val, Tensor) else one.val)

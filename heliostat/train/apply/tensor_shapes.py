@@ -179,7 +179,9 @@ def _view(_: Function, part: Divided, seen: Tensor, run: Callable[[Tensor], Tens
         return NotImplemented
     bounds, before = found
     if bounds == part.place.bounds:
-        return Divided(run(part.local), axes[0], bounds, part.group)
+        made = run(part.local)
+        # where the part is one place wide, an axis may have gone with it
+        return Divided(made, axes[0], bounds, part.group) if made.dim() == seen.dim() else NotImplemented
     return _some_groups(part, seen, axes[0], bounds, before)
 
 

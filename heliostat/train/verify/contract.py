@@ -19,14 +19,14 @@ TOLERANCE = 1e-4
 
 class _Result(NamedTuple):
     loss: float
-    count: float
+    num_counted: float
 
 
 def check_contract(task: Task, model: nn.Module, tensors: Tensors, device: torch.device) -> Check:
     """Whether sums and counts of the task's loss add up.
 
     Args:
-        task: with nothing random in it (`Still`).
+        task: with nothing random in it: a `still` one.
         model: of the task, on `device`.
         tensors: at least five rows.
         device: where the model is.
@@ -40,7 +40,7 @@ def check_contract(task: Task, model: nn.Module, tensors: Tensors, device: torch
     )
     terms = (
         Term(what="sum over two groups of rows", expected=together.loss, got=a.loss + b.loss, tolerance=TOLERANCE),
-        Term(what="their count", expected=together.count, got=a.count + b.count, tolerance=TOLERANCE),
+        Term(what="their count", expected=together.num_counted, got=a.num_counted + b.num_counted, tolerance=TOLERANCE),
     )
     if not all(term.passed for term in terms):
         raise _broken(task, a, b, together)
@@ -64,8 +64,8 @@ def _broken(task: Task, a: _Result, b: _Result, together: _Result) -> TrainingFa
         a.loss + b.loss, together.loss, rel_tol=TOLERANCE
     )
     got = (
-        f"{rows[0]} rows: {a.loss:.6g} of {a.count:g}; {rows[1]} others: {b.loss:.6g} of {b.count:g}; "
-        f"together: {together.loss:.6g} of {together.count:g}"
+        f"{rows[0]} rows: {a.loss:.6g} of {a.num_counted:g}; {rows[1]} others: {b.loss:.6g} of {b.num_counted:g}; "
+        f"together: {together.loss:.6g} of {together.num_counted:g}"
     )
     causes = (
         ("the loss is a mean over the rows: `reduction='mean'` is the default of torch's losses",)
@@ -77,15 +77,10 @@ def _broken(task: Task, a: _Result, b: _Result, together: _Result) -> TrainingFa
         )
     )
     return TrainingFailure(
-        f"{task_name(task)}.loss does not add up: the loss of some rows and of others is not that of all of them",
+        f"{type(task).__name__}.loss does not add up: the loss of some rows and of others is not that of all of them",
         where="train.verify",
         got=got,
         causes=causes,
         next_step="return the sum of the losses and how many they are: "
         "(F.cross_entropy(logits, labels, reduction='sum'), labels.numel())",
     )
-
-
-def task_name(task: Task) -> str:
-    """Of the user's class."""
-    return type(getattr(task, "_task", task)).__name__

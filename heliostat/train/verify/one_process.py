@@ -53,7 +53,7 @@ def one_process(
             batch = {name: tensor.to(device) for name, tensor in select(tensors, rows).items()}
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 loss, own = checked_loss(task, model, batch, where="verifying the plan on one process")
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             total, count = total + loss.item(), count + own
         for parameter in parameters:
             if parameter.grad is not None:

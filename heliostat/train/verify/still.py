@@ -8,9 +8,14 @@ from torch import Tensor, nn
 from heliostat.train.task import Batch, Task
 
 
-class Still(Task):
-    """`task` in evaluation mode: dropout is off, batch normalisation takes its running statistics."""
+def still(task: Task) -> Task:
+    """`task` in evaluation mode, under its own name: no dropout, and batch normalisation by the running statistics."""
+    named = type(type(task).__name__, (_Still,), {})
+    made: Task = named(task)
+    return made
 
+
+class _Still(Task):
     def __init__(self, task: Task) -> None:
         super().__init__(task.data)
         self._task = task

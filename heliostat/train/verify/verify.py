@@ -13,19 +13,21 @@ from heliostat.placement.workload import WorkloadProfile
 from heliostat.train import group
 from heliostat.train.apply.engine import CPU, EngineSettings
 from heliostat.train.apply.roles import training_rounds
+from heliostat.train.device import own_device
+from heliostat.train.evaluate import tensors_of
 from heliostat.train.job import TrainJob
 from heliostat.train.profile import NUM_ROWS, profile_module
 from heliostat.train.rows import loss_of, select
-from heliostat.train.task import Task, Tensors
+from heliostat.train.task import Task, Tensors, make_task
 from heliostat.train.verify.contract import check_contract
 from heliostat.train.verify.equality import check_equality, reference, tensors_at_cuts, trial
 from heliostat.train.verify.shrink import shrunk
 from heliostat.train.verify.signature import check_signature
-from heliostat.train.verify.still import Still
+from heliostat.train.verify.still import still
 from heliostat.train.verify.verification import Check, Verification
 
 
-def verify(job: TrainJob, task: Task, tensors: Tensors, settings: EngineSettings, device: torch.device) -> Verification:
+def verify(job: TrainJob, task: Task, tensors: Tensors, device: torch.device) -> Verification:
     """Check the loss contract, equality with one process, and what is communicated.
 
     Every rank of the job calls this, and gets the same. Rank 0 writes it into the job's directory. Whether the checks
@@ -35,7 +37,6 @@ def verify(job: TrainJob, task: Task, tensors: Tensors, settings: EngineSettings
         job: what is to be trained.
         task: of the job.
         tensors: the training rows.
-        settings: of the run; nothing is compiled here.
         device: of this rank.
 
     Raises:
@@ -45,12 +46,29 @@ def verify(job: TrainJob, task: Task, tensors: Tensors, settings: EngineSettings
     started = time.monotonic()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         checks = check_plan(
-            task, job.plan.strategy, tensors, settings, order=job.roles, seed=job.settings.seed, device=device
+            task,
+            job.plan.strategy,
+            tensors,
+            EngineSettings.of(job.settings),
+            order=job.roles,
+            seed=job.settings.seed,
+            device=device,
         )
     found = group.from_first(Verification(checks=checks, seconds=time.monotonic() - started))
     if group.rank() == 0:
         found.write(Path(job.directory))
     return found
+
+
+def verify_alone(job: TrainJob, *, num_threads: int) -> Verification:
+    """`verify` without any training to follow.
+
+    Raises:
+        as `verify`; UserError: the task or its parameters.
+    """
+    torch.set_num_threads(num_threads)
+    task = make_task(job.task, job.data, job.params)
+    return verify(job, task, tensors_of(task.load("train")), own_device(job.plan))
 
 
 def check_plan(
@@ -77,14 +95,14 @@ def check_plan(
     Raises:
         as `verify`.
     """
-    still, settings = Still(task), replace(settings, compiles=False)
+    quiet, settings = still(task), replace(settings, compiles=False)
     rounds = shrunk(training_rounds(strategy))
     torch.manual_seed(seed)
-    contract = check_contract(still, still.model().to(device), tensors, device)
-    expected = reference(still, tensors, rounds, settings, seed, device)
-    got = trial(still, strategy, order, tensors, rounds, settings, seed, device)
+    contract = check_contract(quiet, quiet.model().to(device), tensors, device)
+    expected = reference(quiet, tensors, rounds, settings, seed, device)
+    got = trial(quiet, strategy, order, tensors, rounds, settings, seed, device)
     equality = check_equality(expected, got.outcomes, settings, rounds, "the whole model")
-    seen = (_workload(still, tensors), tensors_at_cuts(still, tensors, strategy, seed)) if group.rank() == 0 else None
+    seen = (_workload(quiet, tensors), tensors_at_cuts(quiet, tensors, strategy, seed)) if group.rank() == 0 else None
     workload, num_tensors = cast("tuple[WorkloadProfile, dict[int, int]]", group.from_first(seen))
     facts = group.gather(got.facts)
     return contract, equality, check_signature(workload, strategy, got.roles, rounds, num_tensors, facts)

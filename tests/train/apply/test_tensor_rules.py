@@ -67,6 +67,7 @@ BECOME_WHOLE: dict[str, Run] = {
     "one of the divided axis": lambda x, **_: x[:, 2] + x.select(1, 1) + x.unbind(1)[3],
     "views across the division": lambda x, **_: x.transpose(1, 2).reshape(3, 4, 48) * 2,
     "positions": lambda x, **_: x.gather(1, torch.ones(3, 1, 6, 8, dtype=torch.long)) + x[[0], [1]].sum(),
+    "squeezed where parts are one wide": lambda x, **_: x.mean((0, 2, 3)).view(1, 2, 2)[:, :, 0].squeeze(),
     "flipped": lambda x, **_: torch.flip(x, (1,)) + torch.roll(x, 1, 1),
     "norm over the divided axis": lambda x, **_: functional.layer_norm(x.transpose(1, -1), (4,)),
 }  # fmt: skip
