@@ -297,16 +297,16 @@ def main() -> None:
         )
     plans = [one for mix in mixes for one in mix["plans"]]
     report = {"mixes": mixes, "num_plans": len(plans), **fidelity(plans)}
-    print(
-        f"{len(plans)} plans: MAPE {report['mape']:.1%}, median {median_error(plans):.1%}, Spearman {report['spearman']:.3f}"
-    )
+    print(f"{len(plans)} plans: MAPE {report['mape']:.1%}, median {median_error(plans):.1%}, ", end="")
+    print(f"Spearman {report['spearman']:.3f}")
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def median_error(plans: Sequence[dict[str, Any]]) -> float:
     """The median of the absolute errors."""
-    return median(abs(float(one["predicted_s"]) / one["measured_s"] - 1) for one in plans)
+    errors: list[float] = [abs(one["predicted_s"] / one["measured_s"] - 1) for one in plans]
+    return median(errors)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from heliostat.cli import cluster, experiment, export, plan
+from heliostat.cli import cluster, experiment, export, plan, train
 from heliostat.errors import HeliostatError
 
 DEBUG = "--debug"
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(experiment.app)
+app.add_typer(train.app)
 app.add_typer(export.app)
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(plan.app, name="plan")

@@ -1,23 +1,28 @@
-"""The main job as a pipeline: data -> plan -> train -> (tune) -> register -> serve -> smoke."""
+"""The main job as a pipeline: data -> plan -> train -> (tune) -> register -> serve -> smoke; and its shorter forms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from heliostat.experiment.config import Experiment
 from heliostat.experiment.step import Step, StepResult, nothing_missing
-from heliostat.experiment.steps import data, plan, register, serve, smoke, train, tune
+from heliostat.experiment.steps import data, plan, register, serve, smoke, train, tune, verify
+
+Goal = Literal["serve", "train", "verify"]
+"""How far a run goes: to a model that is served, or trained; or to a plan that was checked and trained nothing."""
 
 
-def main_job(experiment: Experiment, *, cluster_facts: Mapping[str, str], registry_uri: str) -> tuple[Step, ...]:
+def main_job(
+    experiment: Experiment, *, cluster_facts: Mapping[str, str], registry_uri: str, goal: Goal = "serve"
+) -> tuple[Step, ...]:
     """Build the steps of `experiment`; each is handed exactly the configuration it reads.
 
     Args:
         experiment: the valid experiment file.
         cluster_facts: what a plan depends on besides the configuration.
         registry_uri: where a registered model can be looked up before any service is started.
-
+        goal: how far it goes.
     """
     config = experiment.config
     prepare, task = config.data.prepare, config.train.task
@@ -46,6 +51,7 @@ def main_job(experiment: Experiment, *, cluster_facts: Mapping[str, str], regist
     steps = (
         step(data, references=(prepare, *features), still_there=data.missing),
         step(plan, after=("data",), references=(task,), facts={**cluster_facts, **plan.facts_of(config.plan.file)}),
+        step(verify, after=("data", "plan"), references=(task,)),
         step(train, after=("data", "plan"), references=(task,), still_there=train.missing),
         step(tune, after=("data", "plan", "train"), references=(task,), still_there=tune.missing),
         step(
@@ -57,7 +63,12 @@ def main_job(experiment: Experiment, *, cluster_facts: Mapping[str, str], regist
         step(serve, after=("register",), references=(task, *features)),
         step(smoke, after=("data", "register", "serve"), references=(task, *features)),
     )
-    return tuple(one for one in steps if one.run is not tune.run or search)
+    wanted = {
+        "serve": ("data", "plan", "train", *search, "register", "serve", "smoke"),
+        "train": ("data", "plan", "train"),
+        "verify": ("data", "plan", "verify"),
+    }[goal]
+    return tuple(one for one in steps if one.name in wanted)
 
 
 def _slice(experiment: Experiment, paths: Sequence[str]) -> dict[str, Any]:

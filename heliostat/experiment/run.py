@@ -30,11 +30,18 @@ from heliostat.experiment.tracking import Tracker
 from heliostat.references import code_paths
 
 if TYPE_CHECKING:
+    from heliostat.experiment.main_job import Goal
     from heliostat.experiment.summary import Summary
 
 
 def run_experiment(
-    path: Path, overrides: Sequence[str], *, keep: bool, quiet: bool, report: Callable[["Summary"], None]
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    keep: bool,
+    quiet: bool,
+    report: Callable[["Summary"], None],
+    goal: "Goal" = "serve",
 ) -> None:
     """Run the experiment in the file `path`.
 
@@ -44,6 +51,7 @@ def run_experiment(
         keep: leave Ray, MLflow and the endpoint up.
         quiet: print nothing on the way.
         report: told what came of it, while everything is still up.
+        goal: how far to go.
 
     Raises:
         UserError: something to change first.
@@ -58,19 +66,22 @@ def run_experiment(
         references = [reference for reference in named if reference is not None]
         fingerprint(references)  # says what is wrong with them, without importing anything
         services = Services(config, store.root, code_paths(references))
-        _check(config, services)
+        _check(config, services, goal)
         with _stopping(services, display, keep=keep):
-            report(_Run(experiment, store, services, display).go(keep=keep))
+            report(_Run(experiment, store, services, display, goal).go(keep=keep))
 
 
 class _Run:
     """One run of one experiment; opens its MLflow run when the first step must run."""
 
-    def __init__(self, experiment: Experiment, store: Store, services: Services, display: Display) -> None:
+    def __init__(
+        self, experiment: Experiment, store: Store, services: Services, display: Display, goal: "Goal"
+    ) -> None:
         self._experiment = experiment
         self._store = store
         self._services = services
         self._display = display
+        self._goal = goal
         self._tracker: Tracker | None = None
         self._run_id = ""
 
@@ -99,7 +110,10 @@ class _Run:
         config = self._experiment.config
         registry_uri = config.tracking.uri or tracking_store.initialise(self._store.root)
         steps = main_job(
-            self._experiment, cluster_facts=_cluster_facts(config, self._services), registry_uri=registry_uri
+            self._experiment,
+            cluster_facts=_cluster_facts(config, self._services),
+            registry_uri=registry_uri,
+            goal=self._goal,
         )
         return run_pipeline(
             steps, store=self._store, experiment=config.name, submit=self._submit, on_event=self._on_event
@@ -153,12 +167,13 @@ class _Run:
         return self._tracker.uri
 
 
-def _check(config: ExperimentConfig, services: Services) -> None:
+def _check(config: ExperimentConfig, services: Services, goal: "Goal") -> None:
     """Fail now on what would fail after minutes of work: MLflow's address, the endpoint's port."""
     if config.tracking.uri is not None:
         tracking_store.check_tracking(config.tracking.uri)
     endpoint_is_ours = services.session.endpoint is not None
-    holder = None if endpoint_is_ours else holder_of(config.serve.port, config.serve.host)
+    needs_port = goal == "serve" and not endpoint_is_ours
+    holder = holder_of(config.serve.port, config.serve.host) if needs_port else None
     if holder is not None:
         raise ServiceError(
             f"port {config.serve.port} is taken, the model could not be served there",

@@ -88,7 +88,10 @@ class TrainConfig(Section):
     early_stop: EarlyStopConfig | None = None
     """When to end early. null: never."""
     verify: bool = False
-    """Check the plan before the first step: its memory, its collectives, and its loss against that of one process."""
+    """Check the plan before the first step: the loss contract, its loss against that of one process, and what its ranks
+    communicate."""
+    trace_steps: NonNegativeInt = 0
+    """Steps, after the first, of which every rank writes a trace that opens in Perfetto. 0: none."""
 
 
 class PlanConfig(Section):

@@ -150,9 +150,7 @@ class Services:
             env = ray_environment(temp_dir)
             if self._config.cluster.emulate is None:
                 log = logs / "ray.log"
-                started = local.start(
-                    num_cpus=local_cpus(), temp_dir=temp_dir, env=env, token_path=token_path, log=log
-                )
+                started = local.start(num_cpus=local_cpus(), temp_dir=temp_dir, env=env, token_path=token_path, log=log)
             else:
                 started = emulate.start(
                     spec_file.load(Path(self._config.cluster.emulate)),

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from heliostat.train.apply.look import NUM_EXAMPLES, blocks_of
+from heliostat.train.apply.precision import computing_in
 from heliostat.train.fitting import fit_line, rounds_until
+from heliostat.train.job import Precision
 from heliostat.train.rows import checked_loss, select
 from heliostat.train.slowdown import factor_here
 from heliostat.train.step_timing import BlockLine
-from heliostat.train.task import Task, Tensors
+from heliostat.train.task import Batch, Task, Tensors
 
 BUDGET_S = 2.0
 """Time for the passes, after a first round that warms up."""
@@ -32,7 +34,9 @@ Passes = tuple[list[float], list[float]]
 """Seconds of the forward passes, and of the backward passes."""
 
 
-def measure_blocks(task: Task, tensors: Tensors, *, micro_batches: Sequence[int]) -> tuple[BlockLine, ...]:
+def measure_blocks(
+    task: Task, tensors: Tensors, *, micro_batches: Sequence[int], precision: Precision = "fp32"
+) -> tuple[BlockLine, ...]:
     """Time the passes of every block, in several sizes that take turns, so that drift hits all alike.
 
     An emulated device's blocks take so many times as long as it is slow.
@@ -41,6 +45,7 @@ def measure_blocks(task: Task, tensors: Tensors, *, micro_batches: Sequence[int]
         task: whose model it is.
         tensors: rows to draw from.
         micro_batches: at least two different sizes.
+        precision: in which the blocks compute.
 
     Returns:
         By block, as the plan numbers them, the line through its times.
@@ -52,7 +57,7 @@ def measure_blocks(task: Task, tensors: Tensors, *, micro_batches: Sequence[int]
     with _watched(model, entries) as marks:
         for number in rounds_until(BUDGET_S):
             for size, passes in seen.items():
-                one = _timed(task, model, tensors, torch.randint(num_rows, (size,)), marks)
+                one = _timed(task, model, select(tensors, torch.randint(num_rows, (size,))), marks, precision)
                 if number > 0:
                     passes.append(one)
     factor = factor_here()
@@ -88,12 +93,13 @@ def _watched(model: nn.Module, entries: Sequence[Sequence[str]]) -> Iterator[_Ma
         yield marks
 
 
-def _timed(task: Task, model: nn.Module, tensors: Tensors, rows: Tensor, marks: _Marks) -> Passes:
+def _timed(task: Task, model: nn.Module, rows: Batch, marks: _Marks, precision: Precision) -> Passes:
     num_blocks = len(marks.forward) - 1
     marks.forward, marks.backward = [0.0] * (num_blocks + 1), [0.0] * (num_blocks + 1)
     model.zero_grad(set_to_none=False)
     began = time.perf_counter()
-    loss, _ = checked_loss(task, model, select(tensors, rows), where="timing the blocks")
+    with computing_in(precision, next(model.parameters()).device):
+        loss, _ = checked_loss(task, model, rows, where="timing the blocks")
     marks.forward[0], marks.forward[-1] = began, time.perf_counter()
     began = time.perf_counter()
     loss.backward()  # type: ignore[no-untyped-call]

@@ -21,11 +21,12 @@ from heliostat.cluster.spec import ClusterSpec
 from heliostat.data.versions import DatasetVersion
 from heliostat.placement.gang import reserve, resources
 from heliostat.placement.placement import Placement, RankPlacement
-from heliostat.train.apply.engine import CPU
+from heliostat.train.apply.engine import CPU, EngineSettings
 from heliostat.train.collectives import measure_curves, operations
 from heliostat.train.device_rates import measure_rates, median_rates, slowed
 from heliostat.train.effort import QUICK
 from heliostat.train.evaluate import tensors_of
+from heliostat.train.job import Precision
 from heliostat.train.slowdown import factor_here
 from heliostat.train.step_timing import BlockLine, StepTiming
 from heliostat.train.task import Task, Tensors, make_task
@@ -65,6 +66,7 @@ def calibrate(
     cluster: ClusterSpec,
     global_batch: int,
     cpus_per_device: int,
+    precision: Precision = "fp32",
 ) -> Calibration:
     """Time the task on every device of `cluster`, by itself and all together, and the link between them.
 
@@ -91,7 +93,7 @@ def calibrate(
         address = ray.get(probes[0].address.remote())
         try:
             measured = ray.get(
-                [probe.measure.remote(address, reference, data, dict(params), sizes) for probe in probes]
+                [probe.measure.remote(address, reference, data, dict(params), sizes, precision) for probe in probes]
             )
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
@@ -169,16 +171,25 @@ class _Probe:
             return f"tcp://{ray.util.get_node_ip_address()}:{listener.getsockname()[1]}"
 
     def measure(
-        self, address: str, reference: str, data: DatasetVersion, params: dict[str, Any], sizes: list[int]
+        self,
+        address: str,
+        reference: str,
+        data: DatasetVersion,
+        params: dict[str, Any],
+        sizes: list[int],
+        precision: Precision,
     ) -> tuple[StepTiming, DeviceRates, tuple[tuple[Curve, ...], float] | None]:
         """Time the gang, then the steps by themselves: the ranks leave the first measurement together."""
         task = make_task(reference, data, params)
         tensors = tensors_of(task.load("validation"))
-        gang = self._gang(address, task, tensors, sizes[-1]) if self._num_ranks > 1 else None
-        timing = measure_step(task, tensors, micro_batches=sizes)
+        settings = EngineSettings(precision=precision)
+        gang = self._gang(address, task, tensors, sizes[-1], settings) if self._num_ranks > 1 else None
+        timing = measure_step(task, tensors, micro_batches=sizes, settings=settings)
         return timing, slowed(measure_rates(CPU, QUICK), factor_here()), gang
 
-    def _gang(self, address: str, task: Task, tensors: Tensors, micro_batch: int) -> tuple[tuple[Curve, ...], float]:
+    def _gang(
+        self, address: str, task: Task, tensors: Tensors, micro_batch: int, settings: EngineSettings
+    ) -> tuple[tuple[Curve, ...], float]:
         dist.init_process_group(
             "gloo", init_method=address, rank=self._rank, world_size=self._num_ranks, timeout=RENDEZVOUS_TIMEOUT
         )
@@ -186,7 +197,7 @@ class _Probe:
             curves = measure_curves(operations(self._num_ranks), self._shape, device=CPU, effort=LINK)
             if self._num_ranks > 2:
                 curves += self._between_two()
-            return curves, measure_gang(task, tensors, micro_batch=micro_batch)
+            return curves, measure_gang(task, tensors, micro_batch=micro_batch, settings=settings)
         finally:
             dist.destroy_process_group()
 

@@ -25,6 +25,8 @@ from heliostat.placement.placement import Placement
 from heliostat.train import device
 from heliostat.train.job import TrainJob, TrainReport
 from heliostat.train.loop import execute
+from heliostat.train.verify.verification import Verification
+from heliostat.train.verify.verify import verify_alone
 
 POLL_INTERVAL_S = "0.3"
 """How often Ray Train looks after its workers, unless the environment says otherwise; its own default is 2 s."""
@@ -46,12 +48,36 @@ def launch(job: TrainJob, placement_for: Callable[[], Placement], cpus_per_rank:
         TrainingFailure: a worker was lost after `max_restarts` restarts.
 
     """
+    report: TrainReport = _run(_train, job, placement_for, cpus_per_rank)
+    return report
+
+
+def verify(job: TrainJob, placement_for: Callable[[], Placement], cpus_per_rank: int) -> Verification:
+    """Check the plan of `job` on a gang of Ray workers, and train nothing.
+
+    Args:
+        as of `launch`.
+
+    Raises:
+        as `launch`; a check that fails is no error.
+    """
+    found: Verification = _run(_verify, job, placement_for, cpus_per_rank)
+    return found
+
+
+def _run(
+    act: Callable[[dict[str, Any]], Any],
+    job: TrainJob,
+    placement_for: Callable[[], Placement],
+    cpus_per_rank: int,
+) -> Any:
+    """What `act` returns on rank 0."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_INTERVAL_S)
     num_ranks = job.plan.num_ranks
     kinds = (replica.device_kind for stage in job.plan.stages for replica in stage.replicas)
     resources = gang.resources(kinds, cpus_per_rank)
     trainer = TorchTrainer(
-        _train,
+        act,
         train_loop_config={"job": job.model_dump_json(), "num_threads": cpus_per_rank},
         torch_config=TorchConfig(backend=device.backend_of(job.plan)),
         scaling_config=ScalingConfig(
@@ -77,8 +103,7 @@ def launch(job: TrainJob, placement_for: Callable[[], Placement], cpus_per_rank:
         raise
     except WorkerGroupError as error:
         raise gave_up(job, error) from error
-    report: TrainReport = result.return_value
-    return report
+    return result.return_value
 
 
 class _Pin(WorkerGroupCallback):  # type: ignore[misc]
@@ -118,10 +143,20 @@ def _remember(placement: str, attempt: int) -> None:
 
 def _train(config: dict[str, Any]) -> TrainReport:
     """What every worker runs."""
-    placement = Placement.model_validate_json(os.environ[_PLACEMENT])
-    job = TrainJob.model_validate_json(config["job"]).placed(placement)
+    job, placement = _placed(config)
     report = execute(job, num_threads=config["num_threads"])
     return report.model_copy(update={"placement": placement, "num_restarts": int(os.environ[_ATTEMPT])})
+
+
+def _verify(config: dict[str, Any]) -> Verification:
+    """What every worker runs that only checks."""
+    job, _ = _placed(config)
+    return verify_alone(job, num_threads=config["num_threads"])
+
+
+def _placed(config: dict[str, Any]) -> tuple[TrainJob, Placement]:
+    placement = Placement.model_validate_json(os.environ[_PLACEMENT])
+    return TrainJob.model_validate_json(config["job"]).placed(placement), placement
 
 
 def _python_path(job: TrainJob) -> str:

@@ -14,20 +14,25 @@ how tensors flow (`profiling.cuts`). Known blind spots: a kernel of the user's o
 and writes its outputs, and recomputation that the model does by itself (`torch.utils.checkpoint`) is not seen through.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
+from itertools import count, groupby
 from typing import Any
 
 import torch
 
 from heliostat.data.versions import DatasetVersion
 from heliostat.errors import TrainingFailure, UserError
-from heliostat.placement.workload import WorkloadProfile
+from heliostat.placement.constraints import Pins
+from heliostat.placement.workload import Block, WorkloadProfile
+from heliostat.train.annotated import annotated
+from heliostat.train.apply.look import cuts_of
 from heliostat.train.evaluate import tensors_of
 from heliostat.train.profiling.run import Batch, Loss, meta_twin, run
 from heliostat.train.rows import loss_of, select
 from heliostat.train.task import make_task
 
+NO_PINS = Pins()
 NUM_ROWS = 64
 """Rows in a task's counted batch: enough that what does not grow with the batch is lost in the division."""
 _NEEDS_VALUES = (TrainingFailure, RuntimeError, NotImplementedError)
@@ -71,18 +76,34 @@ def profile_module(
         ) from error
 
 
-def profile_task(reference: str, data: DatasetVersion, params: Mapping[str, Any]) -> WorkloadProfile:
-    """The chain of blocks of the task's model, as it is trained on rows of `data`.
+def profile_task(
+    reference: str, data: DatasetVersion, params: Mapping[str, Any], pins: Pins = NO_PINS
+) -> tuple[WorkloadProfile, Pins]:
+    """The chain of blocks of the task's model, as it is trained on rows of `data`, and what its annotations pin.
 
     Raises:
         UserError: the task or its parameters; its model has nothing to train.
         TrainingFailure: the task's loss raises or breaks its contract.
+        PlanError: annotations of the model contradict each other, its blocks, or `pins`.
     """
     task = make_task(reference, data, params)
-    batch = select(tensors_of(task.load("validation")), slice(NUM_ROWS))
-    return profile_module(
-        task.model(),
-        batch,
-        lambda model, rows: loss_of(task, model, dict(rows), where="profiling")[0],
+    rows = tensors_of(task.load("validation"))
+    model = task.model()
+    workload = profile_module(
+        model,
+        select(rows, slice(NUM_ROWS)),
+        lambda model, batch: loss_of(task, model, dict(batch), where="profiling")[0],
         name=type(task).__name__,
     )
+    blocks, refused = cuts_of(task, model, rows)
+    return with_closed(workload, refused), annotated(model, blocks, pins)
+
+
+def with_closed(workload: WorkloadProfile, closed: Collection[int]) -> WorkloadProfile:
+    """`workload` with the blocks, by number, with which no stage may begin."""
+    found: list[Block] = []
+    numbers = count()
+    for block in workload.blocks:
+        for opens, run in groupby(next(numbers) not in closed for _ in range(block.count)):
+            found.append(block.model_copy(update={"opens_stage": opens, "count": sum(1 for _ in run)}))
+    return workload.model_copy(update={"blocks": tuple(found)})

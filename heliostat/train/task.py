@@ -19,17 +19,19 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from heliostat.data.columns import Columns
-from heliostat.data.versions import DatasetVersion, load_columns
 from heliostat.errors import UserError
 from heliostat.references import did_you_mean, resolve
+
+if TYPE_CHECKING:  # a model trains without what stores its data
+    from heliostat.data.columns import Columns
+    from heliostat.data.versions import DatasetVersion
 
 Arrays = dict[str, NDArray[Any]]
 """Name -> array (n, ...): all rows of a split, as the model takes them."""
@@ -49,7 +51,7 @@ class Task(ABC):
     defaults; the experiment's `train.params` sets them. All four methods are pure: a task keeps no state between calls.
     """
 
-    def __init__(self, data: DatasetVersion) -> None:
+    def __init__(self, data: "DatasetVersion") -> None:
         self.data = data
 
     @abstractmethod
@@ -68,7 +70,7 @@ class Task(ABC):
     def metrics(self, predictions: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         """What `predictions` (n,) or (n, k) are worth against `labels` (n,); every value a finite number."""
 
-    def arrays(self, columns: Columns) -> Arrays:
+    def arrays(self, columns: "Columns") -> Arrays:
         """Feature columns as the model takes them: `numeric` (n, F), `categorical` (n, C), `label` (n,) if there."""
         arrays = self.data.encoder.encode(columns)
         if self.data.label is not None and self.data.label in columns:
@@ -102,7 +104,7 @@ class Task(ABC):
         }
 
 
-def make_task(reference: str, data: DatasetVersion, params: Mapping[str, Any]) -> Task:
+def make_task(reference: str, data: "DatasetVersion", params: Mapping[str, Any]) -> Task:
     """The task that `reference` names, with `params`.
 
     Raises:
@@ -120,7 +122,7 @@ def make_task(reference: str, data: DatasetVersion, params: Mapping[str, Any]) -
 
 
 def _checked_params(task: type[Task], params: Mapping[str, Any]) -> dict[str, Any]:
-    hints = get_type_hints(task.__init__)
+    hints = {} if task.__init__ is Task.__init__ else get_type_hints(task.__init__)
     known = [name for name in inspect.signature(task).parameters if name != "data"]
     unknown = [name for name in params if name not in known]
     if unknown:
@@ -147,7 +149,7 @@ def _typed(task: type[Task], name: str, value: object, hint: Any) -> Any:
 class _Versioned:
     """A dataset version as a cache key: one version of one table is always the same rows."""
 
-    def __init__(self, data: DatasetVersion) -> None:
+    def __init__(self, data: "DatasetVersion") -> None:
         self.data = data
 
     def __eq__(self, other: object) -> bool:
@@ -158,6 +160,8 @@ class _Versioned:
 
 
 @lru_cache(maxsize=4)
-def _columns(versioned: _Versioned, split: str, names: tuple[str, ...]) -> Columns:
+def _columns(versioned: _Versioned, split: str, names: tuple[str, ...]) -> "Columns":
     """Columns of a split, kept: the trials of a sweep share one process and read the table once."""
+    from heliostat.data.versions import load_columns
+
     return load_columns(versioned.data, split, names)

@@ -30,7 +30,7 @@ def file_of(directory: str | Path, rank: int) -> Path:
 
 def mark(name: str) -> AbstractContextManager[object]:
     """Names in the trace what runs in a `with` block."""
-    return record_function(name) if torch.autograd._profiler_enabled() else nullcontext()  # noqa: SLF001
+    return record_function(name) if torch._C._autograd._profiler_enabled() else nullcontext()  # noqa: SLF001
 
 
 def name_of(step: Step) -> str:

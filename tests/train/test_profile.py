@@ -29,7 +29,7 @@ def profile(model: nn.Module, *shape: int, seq_len: int = 1) -> WorkloadProfile:
 
 
 def test_blocks_hold_what_the_tasks_model_holds(toy_data: DatasetVersion) -> None:
-    workload = profile_task(TOY, toy_data, {"width": 16})
+    workload, _ = profile_task(TOY, toy_data, {"width": 16})
     first, tanh, head = workload.blocks
     assert workload.name == "Toy"
     assert [block.num_parameters for block in workload.blocks] == [4 * 16 + 16, 0, 17]
@@ -46,17 +46,17 @@ def test_blocks_hold_what_the_tasks_model_holds(toy_data: DatasetVersion) -> Non
 
 
 def test_equal_neighbours_are_one_block_with_a_count(toy_data: DatasetVersion) -> None:
-    workload = profile_task(TOY, toy_data, {"fault": "deep", "width": 8})
+    workload, _ = profile_task(TOY, toy_data, {"fault": "deep", "width": 8})
     assert [(block.name, block.count) for block in workload.blocks] == [("0", 1), ("1", 5), ("6", 1)]
     assert workload.num_parameters == (4 * 8 + 8) + 5 * (8 * 8 + 8) + 9
 
 
 def test_a_parameter_that_nothing_uses_is_counted_once(toy_data: DatasetVersion) -> None:
-    assert profile_task(TOY, toy_data, {"fault": "unused"}).num_parameters == (4 * 8 + 8) + 9 + 3
+    assert profile_task(TOY, toy_data, {"fault": "unused"})[0].num_parameters == (4 * 8 + 8) + 9 + 3
 
 
 def test_a_loss_that_looks_at_values_is_counted_where_they_are(toy_data: DatasetVersion) -> None:
-    workload = profile_task(TOY, toy_data, {"fault": "experts"})
+    workload, _ = profile_task(TOY, toy_data, {"fault": "experts"})
     assert workload.num_parameters == 10
     assert [block.name for block in workload.blocks] == ["left", "right"]
 

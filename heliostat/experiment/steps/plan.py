@@ -38,7 +38,7 @@ def run(context: StepContext) -> StepResult:
     file, pins = options["plan"]["file"], pins_of(options["plan"])
     written = plan_file.load(Path(file)) if file else None
     context.progress(0, 2, "profiling the model")
-    workload = profile_task(options["train.task"], version, options["train.params"])
+    workload, pins = profile_task(options["train.task"], version, options["train.params"], pins)
     context.progress(1, 2, "measuring the devices")
     measured = calibrate(
         options["train.task"],
@@ -47,6 +47,7 @@ def run(context: StepContext) -> StepResult:
         cluster=settled(partial(discover, cpus_per_device)),
         global_batch=options["train.global_batch"],
         cpus_per_device=cpus_per_device,
+        precision=options["train.precision"],
     )
     workload = with_timings(workload, measured.timings, measured.gang_overhead_s)
     on_gpus = any(not kind.startswith("cpu") for kind in measured.cluster.count_by_kind())

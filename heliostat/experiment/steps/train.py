@@ -1,7 +1,7 @@
 """Step `train`: run the plan on exactly placed Ray Train workers, and hold the prediction against what was measured."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ def settings_from(train: Mapping[str, Any], seed: int, objective: Mapping[str, A
         compile=train["compile"],
         patience=train["early_stop"] and train["early_stop"]["patience"],
         verify=train["verify"],
+        trace_steps=train["trace_steps"],
         seed=seed,
         metric=objective["metric"],
         mode=objective["mode"],
@@ -46,14 +47,20 @@ def settings_from(train: Mapping[str, Any], seed: int, objective: Mapping[str, A
 
 def run(context: StepContext) -> StepResult:
     """Train, going on from the last committed checkpoint if an earlier attempt left one."""
+    job = job_of(context)
+    with reporting_progress(context, Path(job.directory)):
+        report = launch(job, placing(context), cpus_per_rank=int(context.options["cluster.cpus_per_device"]))
+    return _result(job.plan, report)
+
+
+def job_of(context: StepContext) -> TrainJob:
+    """What the experiment trains, with the plan of its step `plan`."""
     options = context.options
-    chosen, measured = plan.plan_of(context.inputs["plan"]), plan.cluster_of(context.inputs["plan"])
-    cpus_per_device = int(options["cluster.cpus_per_device"])
-    job = TrainJob(
+    return TrainJob(
         task=options["train"]["task"],
         params=options["train"]["params"],
         data=data.version_of(context.inputs["data"]),
-        plan=chosen,
+        plan=plan.plan_of(context.inputs["plan"]),
         settings=settings_from(
             options["train"],
             options["seed"],
@@ -61,9 +68,17 @@ def run(context: StepContext) -> StepResult:
         ),
         directory=str(context.workdir),
     )
-    with reporting_progress(context, Path(job.directory)):
-        report = launch(job, partial(place_when_free, chosen, measured, cpus_per_device), cpus_per_rank=cpus_per_device)
-    return _result(chosen, report)
+
+
+def placing(context: StepContext) -> Callable[[], Placement]:
+    """Places that plan on devices that are free when it is called."""
+    plan_result = context.inputs["plan"]
+    return partial(
+        place_when_free,
+        plan.plan_of(plan_result),
+        plan.cluster_of(plan_result),
+        int(context.options["cluster.cpus_per_device"]),
+    )
 
 
 def place_when_free(chosen: ParallelPlan, measured: ClusterSpec, cpus_per_device: int) -> Placement:

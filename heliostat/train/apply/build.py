@@ -13,7 +13,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
@@ -22,19 +21,18 @@ from heliostat.placement.strategy import Strategy
 from heliostat.train import group
 from heliostat.train.apply.holding import Holding, groups_of, holdings, stages_of
 from heliostat.train.apply.look import look_at
+from heliostat.train.apply.precision import DTYPES
 from heliostat.train.apply.recompute import recomputed
 from heliostat.train.apply.stage import Stage, Whole, spans_of
 from heliostat.train.apply.team import Team
 from heliostat.train.apply.tensor import divide
 from heliostat.train.apply.tensor_group import TensorGroup
 from heliostat.train.apply.zero import Shards
+from heliostat.train.job import Precision
 from heliostat.train.pieces import Division
 from heliostat.train.profiling.parts import parts_of
 from heliostat.train.profiling.structure import BlockParts, canonical_names
 from heliostat.train.task import Task, Tensors
-
-Precision = Literal["fp32", "bf16"]
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +80,7 @@ def build(
     stages = stages_of(blocks, strategy, names)
     team.open(groups_of(team, stages))
     spans = spans_of(strategy, team.role.stage)
-    here = [number for span in spans for number in range(*span)] if chain else range(len(blocks))
+    here = [number for span in spans for number in range(span.first, span.end)] if chain else range(len(blocks))
     own = [blocks[number] for number in here]
     divisions = _divided(model, own, team, stages)
     held = holdings(team, stages, divisions)

@@ -5,9 +5,9 @@ crosses a cut are the tensors among the next block's arguments that need a gradi
 a position bias. Whatever else a block is given, such as masks, every stage makes for itself.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -88,13 +88,15 @@ def chain_of(model: nn.Module, blocks: Sequence[BlockParts], run: RunLoss, cuts:
         cuts: blocks at which stages are to begin; all are looked at if None.
 
     Raises:
-        PlanError: a module of the chain runs more than once.
+        PlanError: a module with parameters runs more than once.
     """
     small, large = (_watched(model, blocks, partial(run, model, size)) for size in SIZES)
+    blocks = [_once(model, block, small.repeated) for block in blocks]
     made = {name: _made(small.outputs[name], large.outputs[name]) for name in small.outputs}
     taken = {name: _taken(small.inputs[name], large.inputs[name]) for name in small.inputs}
     wanted = range(1, len(blocks)) if cuts is None else sorted(set(cuts) - {0})
-    refused = {at: why for at in wanted if (why := _obstacle(model, blocks, taken, at, run)) is not None}
+    loss = _marked(model, blocks, taken, partial(run, model, SIZES[0]))
+    refused = {at: why for at in wanted if (why := _obstacle(loss, blocks, taken, at)) is not None}
     return Chain(blocks=tuple(blocks), made=made, taken=taken, refused=refused)
 
 
@@ -102,6 +104,8 @@ def chain_of(model: nn.Module, blocks: Sequence[BlockParts], run: RunLoss, cuts:
 class _Watch:
     inputs: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
+    repeated: set[str] = field(default_factory=set)
+    """Modules that ran more than once."""
 
 
 def _watched(model: nn.Module, blocks: Sequence[BlockParts], run: Callable[[], Tensor]) -> _Watch:
@@ -109,7 +113,7 @@ def _watched(model: nn.Module, blocks: Sequence[BlockParts], run: Callable[[], T
 
     def enter(name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
         if name in watch.inputs:
-            raise PlanError(f"module {name} runs more than once in a step", next_step="pin `num_stages: 1`")
+            watch.repeated.add(name)
         watch.inputs[name] = (args, kwargs)
 
     def leave(name: str, _: nn.Module, __: Any, output: Any) -> None:
@@ -122,6 +126,14 @@ def _watched(model: nn.Module, blocks: Sequence[BlockParts], run: Callable[[], T
             hooks.callback(module.register_forward_hook(partial(leave, name)).remove)
         run()
     return watch
+
+
+def _once(model: nn.Module, block: BlockParts, repeated: Set[str]) -> BlockParts:
+    """The block without the modules that run more than once, in this block or another: every stage runs them."""
+    for name in repeated.intersection(block.modules):
+        if next(model.get_submodule(name).parameters(), None) is not None:
+            raise PlanError(f"module {name} runs more than once in a step", next_step="pin `num_stages: 1`")
+    return replace(block, modules=tuple(name for name in block.modules if name not in repeated))
 
 
 def _made(small: Any, large: Any) -> Made:
@@ -148,35 +160,39 @@ def _leaf(place: int, small: Tensor, large: Tensor) -> Any:
     return small.detach()
 
 
-def _obstacle(
-    model: nn.Module, blocks: Sequence[BlockParts], taken: Mapping[str, Sequence[Leaf]], cut: int, run: RunLoss
-) -> str | None:
-    """What the loss uses of the blocks before `cut` beside what crosses it; None if nothing.
+def _marked(
+    model: nn.Module, blocks: Sequence[BlockParts], taken: Mapping[str, Sequence[Leaf]], run: Callable[[], Tensor]
+) -> Tensor:
+    """The loss of a run that leaves marks in its graph: what a module has made, and what crosses the cut before it."""
+    with ExitStack() as hooks:
+        for name in (name for block in blocks for name in block.modules):
+            module = model.get_submodule(name)
+            places = frozenset(leaf.place for leaf in taken[name])
+            hooks.callback(module.register_forward_hook(partial(_mark_made, name)).remove)
+            hooks.callback(
+                module.register_forward_pre_hook(partial(_mark_taken, name, places), with_kwargs=True).remove
+            )
+        return run()
 
-    The tensors that cross are cut off from what made them; then no output of those blocks may be reached from the loss.
-    """
+
+def _obstacle(loss: Tensor, blocks: Sequence[BlockParts], taken: Mapping[str, Sequence[Leaf]], cut: int) -> str | None:
+    """What the loss uses of the blocks before `cut` beside what crosses it; None if nothing."""
     if not blocks[cut].modules:
         return "it is not a module"
     entry = blocks[cut].modules[0]
     if not taken[entry]:
         return f"{entry} is given no tensor with a batch and a gradient"
-    before = [name for block in blocks[:cut] for name in block.modules]
-    with ExitStack() as hooks:
-        for name in before:
-            hooks.callback(model.get_submodule(name).register_forward_hook(partial(_marked, name)).remove)
-        target = model.get_submodule(entry)
-        hooks.callback(target.register_forward_pre_hook(_detached, with_kwargs=True).remove)
-        loss = run(model, SIZES[0])
-    reached = [name for name in before if name in _reached(loss)]
+    made = _reached(loss, but_through=("taken", entry))
+    reached = [name for block in blocks[:cut] for name in block.modules if name in made]
     return f"later blocks use what {reached[-1]} makes, past what {entry} is given" if reached else None
 
 
 class _Mark(torch.autograd.Function):
-    """Leaves the name of a module in the autograd graph."""
+    """Leaves a mark in the autograd graph."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, name: str) -> Tensor:
-        ctx.module = name
+    def forward(ctx: Any, tensor: Tensor, mark: tuple[str, str]) -> Tensor:
+        ctx.mark = mark
         return tensor.view_as(tensor)
 
     @staticmethod
@@ -185,20 +201,24 @@ class _Mark(torch.autograd.Function):
         return (*gradients, None)
 
 
-def _marked(name: str, _: nn.Module, __: Any, output: Any) -> Any:
-    def mark(one: Tensor) -> Tensor:
-        marked: Tensor = _Mark.apply(one, name) if one.requires_grad else one  # type: ignore[no-untyped-call]
-        return marked
-
-    return pytree.tree_map_only(Tensor, mark, output)
+def _mark(tensor: Any, kind: str, name: str) -> Any:
+    if not (isinstance(tensor, Tensor) and tensor.requires_grad):
+        return tensor
+    return _Mark.apply(tensor, (kind, name))  # type: ignore[no-untyped-call]
 
 
-def _detached(_: nn.Module, args: Any, kwargs: Any) -> Any:
-    return pytree.tree_map_only(Tensor, lambda one: one.detach().requires_grad_(one.requires_grad), (args, kwargs))
+def _mark_made(name: str, _: nn.Module, __: Any, output: Any) -> Any:
+    return pytree.tree_map_only(Tensor, lambda one: _mark(one, "made", name), output)
 
 
-def _reached(loss: Tensor) -> set[str]:
-    """The modules that left their name in the autograd graph behind `loss`."""
+def _mark_taken(name: str, places: frozenset[int], _: nn.Module, args: Any, kwargs: Any) -> Any:
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    marked = [_mark(one, "taken", name) if place in places else one for place, one in enumerate(leaves)]
+    return pytree.tree_unflatten(marked, spec)
+
+
+def _reached(loss: Tensor, *, but_through: tuple[str, str]) -> set[str]:
+    """The modules whose output `loss` is made of, by other ways than through one mark."""
     found: set[str] = set()
     seen: set[Any] = set()
     stack: list[Any] = [loss.grad_fn]
@@ -207,7 +227,10 @@ def _reached(loss: Tensor) -> set[str]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "module"):
-            found.add(node.module)
+        mark = getattr(node, "mark", None)
+        if mark == but_through:
+            continue
+        if mark is not None and mark[0] == "made":
+            found.add(mark[1])
         stack += [following for following, _ in node.next_functions]
     return found

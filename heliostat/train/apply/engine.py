@@ -6,7 +6,6 @@ gradient = sum of the losses over all ranks and micro-batches / their global cou
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +19,15 @@ from heliostat.errors import TrainingFailure, UserError
 from heliostat.placement.strategy import Strategy
 from heliostat.train import group
 from heliostat.train.apply.buffers import kept_buffers, share_buffers
-from heliostat.train.apply.build import DTYPES, Precision, build
+from heliostat.train.apply.build import build
 from heliostat.train.apply.finite import finding
 from heliostat.train.apply.look import NUM_EXAMPLES
 from heliostat.train.apply.pipeline import Pipeline, Run
+from heliostat.train.apply.precision import computing_in
 from heliostat.train.apply.roles import Interval, Round, forward_rounds, training_rounds
 from heliostat.train.apply.team import Team
 from heliostat.train.apply.update import Update
-from heliostat.train.job import TrainSettings
+from heliostat.train.job import Precision, TrainSettings
 from heliostat.train.pieces import Held, whole
 from heliostat.train.rows import checked_loss, select
 from heliostat.train.slowdown import Pace, factor_here
@@ -84,6 +84,7 @@ class EngineSettings:
 
 
 CPU = torch.device("cpu")
+PLAIN = EngineSettings()
 
 
 class Engine:
@@ -110,7 +111,7 @@ class Engine:
         *,
         example: Tensors,
         order: Sequence[int] | None = None,
-        settings: EngineSettings = EngineSettings(),
+        settings: EngineSettings = PLAIN,
         device: torch.device = CPU,
     ) -> None:
         self.task, self.strategy, self.device = task, strategy, device
@@ -129,7 +130,7 @@ class Engine:
         )
         self._rounds = training_rounds(strategy)
         self._update = Update(self._part, self.team, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
-        self._dtype = DTYPES[settings.precision]
+        self._precision = settings.precision
         self._totals = torch.zeros(2, dtype=torch.float64)
         self._totalling: Sequence[dist.Work] = ()
         self._number = 0
@@ -194,7 +195,7 @@ class Engine:
         self.model.eval()
 
         def run(model: nn.Module, own: Interval) -> tuple[int, NDArray[Any]]:
-            with self._computing():
+            with computing_in(self._precision, self.device):
                 made = self.task.predict(model, self._rows(tensors, slice(own.begin, own.end)))
             return own.begin, made.float().cpu().numpy()
 
@@ -247,7 +248,7 @@ class Engine:
 
     def _loss(self, model: nn.Module, tensors: Tensors, rows: Tensor) -> tuple[Tensor, float]:
         where = f"step {self._number}, rank {group.rank()}"
-        with self._computing():
+        with computing_in(self._precision, self.device):
             return checked_loss(self.task, model, self._rows(tensors, rows), where=where)
 
     def _rows(self, tensors: Tensors, rows: Tensor | slice) -> Batch:
@@ -268,9 +269,3 @@ class Engine:
             causes=("the learning rate is too high", "a row of this batch holds an extreme value"),
             next_step="lower train.lr; the checkpoints of the steps before are kept",
         )
-
-    def _computing(self) -> AbstractContextManager[object]:
-        """In the run's precision."""
-        if self._dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self._dtype)

@@ -3,8 +3,10 @@
 A twin without values is run on a few rows; a model that looks at values is run on a copy with them.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ NUM_EXAMPLES = 3
 """Rows that a model is run on."""
 _NEEDS_VALUES = (TrainingFailure, RuntimeError, NotImplementedError)
 """What a model that looks at values raises where there are none."""
+T = TypeVar("T")
 Look = tuple[tuple[BlockParts, ...], Chain | None]
 
 
@@ -37,18 +40,32 @@ def look_at(task: Task, model: nn.Module, example: Tensors, strategy: Strategy) 
         PlanError: the plan is for another model.
         TrainingFailure: the task's loss raises or breaks its contract.
     """
-    try:
-        return _look(task, meta_twin(model), example, strategy)
-    except _NEEDS_VALUES:
-        return _look(task, deepcopy(model), example, strategy)
+    return _on_twin(model, lambda twin: _look(task, twin, example, strategy))
 
 
 def blocks_of(task: Task, model: nn.Module, example: Tensors) -> tuple[BlockParts, ...]:
     """The blocks of the task's model, as plans number them; raises as `look_at`."""
+    return _on_twin(model, lambda twin: _blocks(task, twin, example))
+
+
+def cuts_of(task: Task, model: nn.Module, example: Tensors) -> tuple[tuple[BlockParts, ...], dict[int, str]]:
+    """The blocks of the task's model, and with which of them no stage can begin, and why; raises as `look_at`."""
+
+    def look(twin: nn.Module) -> tuple[tuple[BlockParts, ...], dict[int, str]]:
+        blocks = _blocks(task, twin, example)
+        try:
+            return blocks, dict(chain_of(twin, blocks, partial(_run, task, example)).refused)
+        except PlanError as error:
+            return blocks, dict.fromkeys(range(1, len(blocks)), error.what)
+
+    return _on_twin(model, look)
+
+
+def _on_twin(model: nn.Module, look: Callable[[nn.Module], T]) -> T:
     try:
-        return _blocks(task, meta_twin(model), example)
+        return look(meta_twin(model))
     except _NEEDS_VALUES:
-        return _blocks(task, deepcopy(model), example)
+        return look(deepcopy(model))
 
 
 def _blocks(task: Task, model: nn.Module, example: Tensors) -> tuple[BlockParts, ...]:

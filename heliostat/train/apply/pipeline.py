@@ -21,8 +21,8 @@ from heliostat.train.apply.exchange import Arriving, Exchange, Way
 from heliostat.train.apply.roles import Interval, Round
 from heliostat.train.apply.stage import Stage, Whole
 from heliostat.train.apply.team import Team
-from heliostat.train.trace import mark, name_of
 from heliostat.train.slowdown import Pace
+from heliostat.train.trace import mark, name_of
 
 Run = Callable[[nn.Module, Interval], Any]
 """Runs the model on an interval of samples: in training its loss, otherwise its predictions."""

@@ -7,12 +7,13 @@ parameters stay those of the single-device model.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from heliostat.placement.spans import Span, spans
 from heliostat.placement.strategy import Strategy
 from heliostat.train.apply.chain import Chain, Leaf, Made
 
@@ -20,27 +21,10 @@ Call = Callable[[nn.Module], Any]
 """Runs the model on the samples of one pass: its loss, or its predictions."""
 
 
-class Span(NamedTuple):
-    """Blocks `first` to `end` exclusive."""
-
-    first: int
-    end: int
-
-
 def spans_of(strategy: Strategy, stage: int) -> tuple[Span, ...]:
-    """The blocks of every chunk of `stage`.
-
-    With several chunks a stage's blocks are divided evenly over them, the first ones having one more; the chain goes
-    through the first chunk of every stage, then the second, ...
-    """
-    sizes = [_sizes(one.end_block - one.first_block, strategy.chunks) for one in strategy.stages]
-    found, at = [], 0
-    for chunk in range(strategy.chunks):
-        for number, own in enumerate(sizes):
-            if number == stage:
-                found.append(Span(at, at + own[chunk]))
-            at += own[chunk]
-    return tuple(found)
+    """The blocks of every chunk of `stage`."""
+    lengths = [one.end_block - one.first_block for one in strategy.stages]
+    return tuple(span for span in spans(lengths, strategy.chunks) if span.stage == stage)
 
 
 class Whole:
@@ -144,8 +128,3 @@ class Stage:
     def _zeros(self, one: Leaf | Tensor) -> Tensor:
         shape = (self._num_samples, *one.shape) if isinstance(one, Leaf) else tuple(one.shape)
         return torch.zeros((), dtype=one.dtype, device=self._device).expand(shape)
-
-
-def _sizes(total: int, parts: int) -> list[int]:
-    each, more = divmod(total, parts)
-    return [each + (number < more) for number in range(parts)]

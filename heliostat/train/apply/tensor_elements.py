@@ -20,7 +20,8 @@ _UNARY = {
     "zeros_like", "ones_like", "full_like", "empty_like", "positive",
 }  # fmt: skip
 """Functions that make of each element one, whatever else they are given."""
-_RANDOM = {"dropout", "dropout_", "alpha_dropout", "feature_alpha_dropout", "rand_like", "randn_like", "bernoulli"}
+_RANDOM = {"dropout", "dropout_", "alpha_dropout", "rand_like", "randn_like", "bernoulli"}
+"""The same, with random numbers."""
 _ALONG = {"softmax", "log_softmax", "softmin", "cumsum", "cumprod", "flip", "normalize", "glu"}
 """Functions along one axis that keep their input's axes."""
 _REDUCTIONS = {
@@ -28,15 +29,12 @@ _REDUCTIONS = {
     "min", "topk", "sort", "argsort", "vector_norm",
 }  # fmt: skip
 """Functions that take an axis or several away, or order what is along one."""
-_KEEPS_AXES = {"topk", "sort", "argsort"}
-_REFLECTED = {"rdiv": "div", "rpow": "pow", "rsub": "rsub", "truediv": "div", "invert": "bitwise_not"}
+_ORDERS = {"topk", "sort", "argsort"}
 _OPERATORS = {
-    "and": "bitwise_and",
-    "or": "bitwise_or",
-    "xor": "bitwise_xor",
-    "floordiv": "remainder",
-    "mod": "remainder",
-}
+    "truediv": "div", "floordiv": "remainder", "mod": "remainder",
+    "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "invert": "bitwise_not",
+}  # fmt: skip
+"""Operators, and a function that is pointwise if they are."""
 
 
 def _family(func: Any) -> Rule | None:
@@ -56,14 +54,13 @@ Divided.families.append(_family)
 
 
 def _is_pointwise(name: str) -> bool:
-    """Whether PyTorch calls the function so."""
+    """Whether PyTorch calls the function so; reflected operators and those in place are as the operator itself."""
     plain = name.strip("_")
+    known = [plain]
     if name.startswith("__"):
-        plain = _REFLECTED.get(plain, _OPERATORS.get(plain, plain))
-        for prefix in "ri":
-            if not _overloads(plain) and plain.startswith(prefix):
-                plain = _OPERATORS.get(plain[1:], _REFLECTED.get(plain[1:], plain[1:]))
-    return any(torch.Tag.pointwise in one.tags for one in _overloads(plain))
+        known = [_OPERATORS.get(one, one) for one in (plain, plain[1:] if plain[0] in "ri" else plain)]
+    overloads = next((found for one in known if (found := _overloads(one))), [])
+    return any(torch.Tag.pointwise in one.tags for one in overloads)
 
 
 def _overloads(name: str) -> list[Any]:
@@ -100,6 +97,8 @@ def _pointwise(func: Function, args: Args, kwargs: Kwargs) -> Any:
         *(local_of(one, axis, bounds, first.group) for one in args),
         **{name: local_of(one, axis, bounds, first.group) for name, one in kwargs.items()},
     )
+    if not isinstance(result, Tensor):
+        return NotImplemented
     if isinstance(args[0], Divided) and result is args[0].local:
         return args[0]
     return Divided(result, result.dim() - axis, bounds, first.group)
@@ -130,11 +129,13 @@ def _along(func: Function, args: Args, kwargs: Kwargs) -> Any:
 
 def _reduction(func: Function, args: Args, kwargs: Kwargs) -> Any:
     part, named = args[0] if args else None, dict(kwargs)
-    if not isinstance(part, Divided) or any(isinstance(one, Tensor) for one in args[1:]):
+    if any(isinstance(one, Tensor) for one in args[1:]):
+        return _pointwise(func, args, kwargs)
+    if not isinstance(part, Divided):
         return NotImplemented
     place = {"topk": 2, "norm": 2, "vector_norm": 2}.get(func.__name__, 1)
     dim = named.get("dim", named.get("axis", args[place] if len(args) > place else None))
-    if func.__name__ in _KEEPS_AXES and dim is None:
+    if func.__name__ in _ORDERS and dim is None:
         dim = -1
     if dim is None:
         dims = list(range(part.dim()))

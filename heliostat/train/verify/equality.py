@@ -8,7 +8,7 @@ from torch import Tensor
 
 from heliostat.placement.strategy import Strategy
 from heliostat.train import group
-from heliostat.train.apply.build import DTYPES
+from heliostat.train.apply.precision import DTYPES
 from heliostat.train.apply.engine import Engine, EngineSettings
 from heliostat.train.apply.look import look_at
 from heliostat.train.apply.roles import Role, Round

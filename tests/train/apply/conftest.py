@@ -1,6 +1,5 @@
 """Plans on the session's processes."""
 
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,8 @@ import pytest
 from heliostat.placement.strategy import Strategy
 from heliostat.train.apply.engine import EngineSettings
 from heliostat.train.task import Task
-from tests.train.apply.runs import SETTINGS, Outcome, trained
+from tests.train.apply.runs import SETTINGS, Outcome, Train, trained
 from tests.train.gloo import together
-
-Train = Callable[..., Outcome]
 
 
 @pytest.fixture

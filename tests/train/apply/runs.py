@@ -1,12 +1,9 @@
 """Some steps of training under a plan, and one process to compare them with."""
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,7 +12,6 @@ from heliostat.placement.strategy import ReplicaShare, StageStrategy, Strategy
 from heliostat.train.apply.engine import Engine, EngineSettings
 from heliostat.train.evaluate import tensors_of
 from heliostat.train.task import Task
-from tests.train.gloo import together
 
 EXACT = 1e-5
 """Relative: losses in 32 bits under any plan and on one process."""

@@ -31,7 +31,7 @@ class Layer(nn.Module):
 
 
 class Letters(nn.Module):
-    """A language model: its head is its embedding, places are a parameter of no block, and a mask goes to all layers."""
+    """A language model: its head is its embedding, places are a parameter of no block, a mask goes to all layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,5 +70,5 @@ class Spelling(Task):
         logits = model(batch["letters"]).transpose(1, 2)
         return functional.cross_entropy(logits, batch["label"], reduction="none").sum(1)
 
-    def metrics(self, predictions: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
+    def metrics(self, predictions: NDArray[Any], _: NDArray[Any]) -> dict[str, float]:
         return {"loss": float(predictions.mean())}

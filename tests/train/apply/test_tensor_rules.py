@@ -33,6 +33,7 @@ STAY_DIVIDED: dict[str, Run] = {
     "with a whole row": lambda x, row, **_: row * x + row,
     "with a number per head": lambda x, heads, **_: x * heads - heads,
     "with a whole tensor": lambda x, cube, **_: cube * x,
+    "larger of two": lambda x, row, **_: torch.maximum(x, row) + torch.min(x, 2 * row) + 1 / (1 + x**2) + (5 - x) // 2,
     "masked": lambda x, mask, **_: x.masked_fill(mask, -1.0) + x.clamp(min=0),
     "moved": lambda x, **_: x.transpose(1, 2).permute(0, 2, 3, 1).contiguous().movedim(1, -1).mT,
     "viewed": lambda x, **_: x.reshape(12, 6, 8).view(3, 4, 48).flatten(1).unflatten(1, (4, 6, 8)).view_as(x),
