@@ -21,13 +21,13 @@ def train(
     config: Config,
     overrides: Overrides = [],  # noqa: B006  # typer reads the default, nobody writes to it
     verify: Annotated[bool, typer.Option("--verify", help="Check the plan on its workers and train nothing.")] = False,  # noqa: FBT002
-    trace: Annotated[
-        bool,
-        typer.Option("--trace", help=f"Write a trace of {TRACED_STEPS} steps of every rank, for ui.perfetto.dev."),
-    ] = False,  # noqa: FBT002
+    trace: Annotated[bool, typer.Option("--trace", help="Write a trace of some steps of every rank.")] = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Run an experiment up to its step `train`. Exit code 1: the plan was not verified."""
+    """Run an experiment up to its step `train`. Exit code 1: the plan was not verified.
+
+    Traces open at https://ui.perfetto.dev.
+    """
     from heliostat.experiment.run import run_experiment
 
     passed = True

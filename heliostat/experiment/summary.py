@@ -11,9 +11,11 @@ from heliostat.experiment.config import Experiment
 from heliostat.experiment.display import shortened
 from heliostat.experiment.pipeline import StepOutcome
 from heliostat.experiment.services import Session
-from heliostat.experiment.steps import data, plan, register, smoke, train, tune
+from heliostat.experiment.step import StepResult
+from heliostat.experiment.steps import data, plan, register, smoke, train, tune, verify
 from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.train.job import TrainReport
+from heliostat.train.verify.verification import Verification
 from heliostat.tune.sweep import SweepReport
 from heliostat.values import plain
 
@@ -45,13 +47,30 @@ class Summary:
         console = Console(highlight=False)
         results = {outcome.step: outcome.result for outcome in self.outcomes}
         console.print(self._steps())
+        verification = self.verification
+        if verification is not None:
+            console.print(_verification_table(verification))
         if "tune" in results:
             console.print(_trial_table(tune.report_of(results["tune"])))
-        console.print(_test_table(smoke.test_metrics_of(results["smoke"])))
+        if "smoke" in results:
+            console.print(_test_table(smoke.test_metrics_of(results["smoke"])))
         for name, text in self._facts().items():
             console.print(f"[bold]{name:<13}[/bold]", end="")
             console.print(text, markup=False, soft_wrap=True)
         console.print(self.session.describe(), markup=False, soft_wrap=True)
+
+    @property
+    def verification(self) -> Verification | None:
+        """What the checks of the plan came to; None if none was made."""
+        results = {outcome.step: outcome.result for outcome in self.outcomes}
+        if "verify" in results:
+            return verify.verification_of(results["verify"])
+        return train.verification_of(results["train"]) if "train" in results else None
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing that was checked has failed."""
+        return self.verification is None or self.verification.passed
 
     def _steps(self) -> Table:
         table = Table("step", "how", "seconds", "why", title="Steps")
@@ -63,10 +82,7 @@ class Summary:
 
     def _facts(self) -> dict[str, str]:
         results = {outcome.step: outcome.result for outcome in self.outcomes}
-        version = data.version_of(results["data"])
-        chosen, report = plan.plan_of(results["plan"]), train.report_of(results["train"])
-        model = register.model_of(results["register"])
-        predicted_s, measured_s = chosen.prediction.step_time_s, report.step_time_s
+        version, chosen = data.version_of(results["data"]), plan.plan_of(results["plan"])
         rows = ", ".join(f"{split} {count:,}" for split, count in version.num_rows.items())
         dropped = ", ".join(f"{reason} {count:,}" for reason, count in version.dropped.items()) or "none"
         emulated = {"cluster": "EMULATED: no figure below is of the hardware that the plan names"}
@@ -74,14 +90,28 @@ class Summary:
             **(emulated if chosen.cluster_origin == "emulated" else {}),
             "data version": f"{version.id} ({rows}; rows left out: {dropped})",
             "plan": chosen.reason,
-            "placement": train.placement_of(results["train"]).describe(),
-            "step time": f"predicted {1e3 * predicted_s:.1f} ms, measured {1e3 * measured_s:.1f} ms "
-            f"(error {predicted_s / measured_s - 1:+.0%})",
-            **_stages(chosen, report),
-            "memory": f"predicted {_mib(max(chosen.prediction.memory_bytes))}, "
-            f"measured {_mib(max(report.peak_memory_bytes))} a rank",
-            "model": f"{model.id} ({', '.join(model.aliases)}), from {register.chosen_of(results['register']).source}",
+            **(_training(chosen, results["train"]) if "train" in results else {}),
+            **(_model(results["register"]) if "register" in results else {}),
         }
+
+
+def _training(chosen: ParallelPlan, result: StepResult) -> dict[str, str]:
+    report = train.report_of(result)
+    predicted_s, measured_s = chosen.prediction.step_time_s, report.step_time_s
+    return {
+        "placement": train.placement_of(result).describe(),
+        "step time": f"predicted {1e3 * predicted_s:.1f} ms, measured {1e3 * measured_s:.1f} ms "
+        f"(error {predicted_s / measured_s - 1:+.0%})",
+        **_stages(chosen, report),
+        "memory": f"predicted {_mib(max(chosen.prediction.memory_bytes))}, "
+        f"measured {_mib(max(report.peak_memory_bytes))} a rank",
+        **({"trace": f"{report.trace}: open its files at https://ui.perfetto.dev"} if report.trace else {}),
+    }
+
+
+def _model(result: StepResult) -> dict[str, str]:
+    model = register.model_of(result)
+    return {"model": f"{model.id} ({', '.join(model.aliases)}), from {register.chosen_of(result).source}"}
 
 
 def _stages(chosen: ParallelPlan, report: TrainReport) -> dict[str, str]:
@@ -97,6 +127,16 @@ def _stages(chosen: ParallelPlan, report: TrainReport) -> dict[str, str]:
 
 def _mib(num_bytes: float) -> str:
     return f"{num_bytes / 2**20:.0f} MiB"
+
+
+def _verification_table(found: Verification) -> Table:
+    title = f"Checks before the first step ({found.seconds:.1f} s)"
+    table = Table("check", "compared", "numbers", "result", title=title)
+    for check in found.checks:
+        wrong = "; ".join(term.describe() for term in check.failures[:3])
+        style = "red" if check.failures else None
+        table.add_row(check.name, check.compared, str(len(check.terms)), wrong or "agree", style=style)
+    return table
 
 
 def _test_table(metrics: dict[str, dict[str, float]]) -> Table:

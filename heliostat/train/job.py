@@ -111,5 +111,7 @@ class TrainReport(Frozen):
     resumed_from_step: NonNegativeInt | None = None
     """The committed step that the last attempt started from; None when it started from nothing."""
     wall_s: NonNegativeFloat
+    trace: str | None = None
+    """Directory of the ranks' traces; None when none was asked for."""
     placement: Placement | None = None
     """Where the last attempt ran; None when Heliostat did not place it."""

@@ -56,10 +56,12 @@ def verify(job: TrainJob, placement_for: Callable[[], Placement], cpus_per_rank:
     """Check the plan of `job` on a gang of Ray workers, and train nothing.
 
     Args:
-        as of `launch`.
+        job: with any plan.
+        placement_for: as of `launch`.
+        cpus_per_rank: as of `launch`.
 
     Raises:
-        as `launch`; a check that fails is no error.
+        as `launch`; a check that fails is no error, but a broken loss contract is one.
     """
     found: Verification = _run(_verify, job, placement_for, cpus_per_rank)
     return found

@@ -140,6 +140,7 @@ class Run:
             peak_memory_bytes=peak_memory_bytes,
             resumed_from_step=self._resumed_from,
             wall_s=group.from_first(wall_s),
+            trace=str(trace.folder_of(self._directory)) if self._settings.trace_steps else None,
         )
 
     def _step(self, step: int) -> telemetry.StepRecord:

@@ -13,6 +13,7 @@ from tests.placement.view.plans import A100, V100, stage
 TRAIN = {
     "epochs": 3, "lr": 0.1, "weight_decay": 0.0, "checkpoint_every_steps": 5, "max_restarts": 1, "precision": "bf16",
     "clip_norm": 1.0, "compile": True, "early_stop": {"patience": 2}, "verify": True,
+    "trace_steps": 3,
 }  # fmt: skip
 
 
@@ -20,6 +21,7 @@ def test_settings_follow_the_section_train() -> None:
     settings = settings_from(TRAIN, 7, {"metric": "auc", "mode": "max"})
     assert (settings.precision, settings.clip_norm, settings.compile, settings.patience) == ("bf16", 1.0, True, 2)
     assert settings.verify
+    assert settings.trace_steps == 3
     plain = settings_from({**TRAIN, "early_stop": None, "clip_norm": None}, 7, {"metric": "auc", "mode": "max"})
     assert (plain.patience, plain.clip_norm) == (None, None)
 

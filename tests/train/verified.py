@@ -35,9 +35,8 @@ class _Counting(nn.Module):
         self.model, self.num_calls = model, 0
 
     def forward(self, letters: Tensor) -> Tensor:
-        # the calls in which the loss contract is looked at are the same for all plans
         self.num_calls += 1
-        found: Tensor = self.model(letters) / (1 + max(0, self.num_calls - 4))
+        found: Tensor = self.model(letters) / self.num_calls
         return found
 
 
@@ -49,12 +48,10 @@ class Stateful(Spelling):
 
 
 class Noisy(Spelling):
-    """With dropout, in another model than its name says."""
+    """With dropout."""
 
     def model(self) -> nn.Module:
-        model = super().model()
-        model.embed = nn.Sequential(model.embed, nn.Dropout(0.5))  # type: ignore[assignment]
-        return model
+        return nn.Sequential(super().model(), nn.Dropout(0.5))
 
 
 def rows(count: int = 96) -> dict[str, Tensor]:

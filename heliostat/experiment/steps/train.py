@@ -19,6 +19,7 @@ from heliostat.placement.solver import solve
 from heliostat.train import checkpoint, telemetry
 from heliostat.train.job import TrainJob, TrainReport, TrainSettings
 from heliostat.train.launcher import launch
+from heliostat.train.verify.verification import Verification
 
 READS = ("seed", "cluster.cpus_per_device", "train", "tune.metric", "tune.mode")
 FREE_TIMEOUT_S = 30.0
@@ -50,7 +51,7 @@ def run(context: StepContext) -> StepResult:
     job = job_of(context)
     with reporting_progress(context, Path(job.directory)):
         report = launch(job, placing(context), cpus_per_rank=int(context.options["cluster.cpus_per_device"]))
-    return _result(job.plan, report)
+    return _result(job.plan, report, Verification.read(Path(job.directory)))
 
 
 def job_of(context: StepContext) -> TrainJob:
@@ -123,10 +124,10 @@ def reporting_progress(context: StepContext, directory: Path) -> Iterator[None]:
         thread.join()
 
 
-def _result(chosen: ParallelPlan, report: TrainReport) -> StepResult:
+def _result(chosen: ParallelPlan, report: TrainReport, verification: Verification | None) -> StepResult:
     predicted_s = chosen.prediction.step_time_s
     return StepResult(
-        outputs={"report": report},
+        outputs={"report": report, "verification": verification},
         artifacts=(
             Artifact(kind="checkpoint", uri=report.checkpoint, digest=checkpoint.weights_digest(report.checkpoint)),
         ),
@@ -171,6 +172,12 @@ def work_by_stage(chosen: ParallelPlan, report: TrainReport) -> list[StageWork]:
 def report_of(result: StepResult) -> TrainReport:
     """The training report in a result of this step."""
     return TrainReport.model_validate(result.outputs["report"])
+
+
+def verification_of(result: StepResult) -> Verification | None:
+    """The checks before the first step, in a result of this step; None if none were asked for."""
+    found = result.outputs["verification"]
+    return None if found is None else Verification.model_validate(found)
 
 
 def placement_of(result: StepResult) -> Placement:

@@ -17,6 +17,8 @@ from heliostat.tune.sweep import OnEpoch, SweepReport, sweep
 from heliostat.tune.trial import SweepSettings, TrialReport
 
 READS = ("seed", "cluster.cpus_per_device", "train", "tune")
+_BY_ITSELF = {"verify": False, "trace_steps": 0}
+"""A trial is one process, so there is nothing to hold it against; and traces are of the training itself."""
 _SPACE: TypeAdapter[Space] = TypeAdapter(Space)
 
 
@@ -29,7 +31,7 @@ def run(context: StepContext) -> StepResult:
         params=options["train"]["params"],
         data=data.version_of(context.inputs["data"]),
         plan=plan.plan_of(context.inputs["plan"]),
-        settings=train.settings_from(options["train"], options["seed"], settings),
+        settings=train.settings_from({**options["train"], **_BY_ITSELF}, options["seed"], settings),
         directory=str(context.workdir),
     )
     sweep_settings = SweepSettings(

@@ -5,7 +5,7 @@ crosses a cut are the tensors among the next block's arguments that need a gradi
 a position bias. Whatever else a block is given, such as masks, every stage makes for itself.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -128,7 +128,7 @@ def _watched(model: nn.Module, blocks: Sequence[BlockParts], run: Callable[[], T
     return watch
 
 
-def _once(model: nn.Module, block: BlockParts, repeated: Set[str]) -> BlockParts:
+def _once(model: nn.Module, block: BlockParts, repeated: set[str]) -> BlockParts:
     """The block without the modules that run more than once, in this block or another: every stage runs them."""
     for name in repeated.intersection(block.modules):
         if next(model.get_submodule(name).parameters(), None) is not None:

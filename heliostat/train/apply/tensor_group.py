@@ -22,7 +22,8 @@ class _Copied(NamedTuple):
     """What was last made of a tensor, so that products that read the same one share it."""
 
     source: Tensor
-    version: int
+    state: tuple[int, bool]
+    """Its version, and whether gradients were on."""
     result: Tensor
 
 
@@ -135,15 +136,11 @@ class TensorGroup:
             yield
 
     def _once(self, source: Tensor, make: Any) -> Tensor:
-        if not torch.is_grad_enabled():
-            unshared: Tensor = make()
-            return unshared
-        last = self._copied
-        if last is not None and last.source is source and last.version == source._version:  # noqa: SLF001
-            return last.result
-        result: Tensor = make()
-        self._copied = _Copied(source, source._version, result)  # noqa: SLF001
-        return result
+        version = 0 if source.is_inference() else source._version  # noqa: SLF001
+        state = (version, torch.is_grad_enabled())
+        if self._copied is None or self._copied.source is not source or self._copied.state != state:
+            self._copied = _Copied(source, state, make())
+        return self._copied.result
 
 
 def _done(started: Tensor) -> Tensor:

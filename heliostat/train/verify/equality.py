@@ -8,9 +8,9 @@ from torch import Tensor
 
 from heliostat.placement.strategy import Strategy
 from heliostat.train import group
-from heliostat.train.apply.precision import DTYPES
 from heliostat.train.apply.engine import Engine, EngineSettings
 from heliostat.train.apply.look import look_at
+from heliostat.train.apply.precision import DTYPES
 from heliostat.train.apply.roles import Role, Round
 from heliostat.train.apply.stage import spans_of
 from heliostat.train.task import Task, Tensors

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from heliostat.data.versions import DatasetVersion
 from heliostat.train.task import Arrays, Batch, Task
 
 VOCABULARY, WIDTH, HEADS, TOKENS, LAYERS = 32, 16, 4, 8, 4
@@ -52,15 +53,37 @@ class Letters(nn.Module):
         return found
 
 
+class Broken(Layer):
+    """A layer that puts out no numbers."""
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        return super().forward(x, seen) * float("nan")
+
+
 class Spelling(Task):
-    """Which letter comes next; a loss counts letters."""
+    """Which letter comes next; a loss counts letters. `kind` says what is odd about the model."""
+
+    def __init__(self, data: DatasetVersion, kind: str = "") -> None:
+        super().__init__(data)
+        self.kind = kind
 
     def load(self, split: str) -> Arrays:
         letters = np.random.default_rng(len(split)).integers(0, VOCABULARY, (NUM_ROWS[split], TOKENS + 1))
         return {"letters": letters[:, :-1], "label": letters[:, 1:]}
 
     def model(self) -> nn.Module:
-        return Letters()
+        model = Letters()
+        match self.kind:
+            case "unused":
+                model.unused = nn.Parameter(torch.ones(3))
+            case "frozen":
+                model.layers[1].requires_grad_(False)
+                model.norm.requires_grad_(False)
+            case "all frozen":
+                model.requires_grad_(False)
+            case "nan":
+                model.layers[2] = Broken()
+        return model
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, float]:
         label = batch["label"].flatten()
@@ -72,3 +95,41 @@ class Spelling(Task):
 
     def metrics(self, predictions: NDArray[Any], _: NDArray[Any]) -> dict[str, float]:
         return {"loss": float(predictions.mean())}
+
+
+class Tall(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, WIDTH)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.Tanh()) for _ in range(LAYERS)
+        )
+        self.last = nn.Linear(WIDTH, 1)
+
+    def forward(self, points: Tensor) -> Tensor:
+        x = self.first(points)
+        for layer in self.layers:
+            x = x + layer(x)
+        found: Tensor = self.last(x).squeeze(1)
+        return found
+
+
+class Normalised(Task):
+    """A number of every point, from layers with batch normalisation."""
+
+    def load(self, split: str) -> Arrays:
+        points = np.random.default_rng(len(split)).standard_normal((NUM_ROWS[split], 4)).astype(np.float32)
+        return {"points": points, "label": points[:, 0] * points[:, 1]}
+
+    def model(self) -> nn.Module:
+        return Tall()
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, float]:
+        return functional.mse_loss(model(batch["points"]), batch["label"], reduction="sum"), len(batch["label"])
+
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        found: Tensor = model(batch["points"])
+        return found
+
+    def metrics(self, predictions: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
+        return {"error": float(((predictions - labels) ** 2).mean())}
