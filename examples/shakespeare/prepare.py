@@ -36,7 +36,7 @@ def prepare(options: Mapping[str, Any]) -> Prepared:
     for name, text in plays().items():
         texts[split_of(name)].append(text)
     texts["train"] = texts["train"][: options.get("plays")]
-    tokenizer = BytePairs.train(texts["train"], size=int(options.get("vocabulary", 2048)))
+    tokenizer = BytePairs.train(texts["train"], size=int(options.get("vocabulary", 512)))
     context = int(options.get("context", 128))
     splits = {
         split: ray.data.from_pandas(pd.DataFrame({"text": parts}))

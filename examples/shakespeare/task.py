@@ -28,7 +28,7 @@ class PlayTask(TextTask):
     """A GPT that goes on with a play."""
 
     def __init__(
-        self, data: DatasetVersion, width: int = 320, num_heads: int = 10, depth: int = 7, context: int = 128
+        self, data: DatasetVersion, width: int = 320, num_heads: int = 10, depth: int = 8, context: int = 128
     ) -> None:
         super().__init__(data)
         self.width = width

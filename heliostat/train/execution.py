@@ -5,8 +5,8 @@ from typing import Literal
 from heliostat.placement.constraints import Pins
 from heliostat.placement.strategy import Execution
 
-RUNNABLE = Pins(sequence_parallel=False, offload=False)
-"""All plans but those that divide activations by sequence parallelism or keep optimizer states in host memory."""
+RUNNABLE = Pins(offload=False)
+"""All plans but those that keep optimizer states in host memory."""
 
 
 def execution_of(

@@ -70,6 +70,14 @@ class Task(ABC):
     def metrics(self, predictions: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         """What `predictions` (n,) or (n, k) are worth against `labels` (n,); every value a finite number."""
 
+    def tensor_rules(self) -> Mapping[str, int | None]:
+        """How tensor parallelism treats parameters, beside or against what follows from the model's structure.
+
+        Pattern of parameter paths, as `layers.*.weight` -> the dimension to divide, or None for a whole parameter; of
+        several patterns that fit the last one counts.
+        """
+        return {}
+
     def arrays(self, columns: "Columns") -> Arrays:
         """Feature columns as the model takes them: `numeric` (n, F), `categorical` (n, C), `label` (n,) if there."""
         arrays = self.data.encoder.encode(columns)

@@ -48,6 +48,19 @@ class TextTask(Task):
         """Prompts made from the first rows of `arrays`; the deployed model is tried with them."""
 
 
+def text_of(task: TextTask, model: nn.Module, prompt: str, sampling: Sampling) -> str:
+    """The whole text after `prompt`, computed on one thread as a deployed model does.
+
+    With more threads sums have another order, and now and then another token is the likeliest.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return "".join(task.generate(model, prompt, sampling))
+    finally:
+        torch.set_num_threads(before)
+
+
 class Sampler:
     """Chooses the tokens of one text."""
 

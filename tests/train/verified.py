@@ -28,7 +28,7 @@ class Penalised(Toy):
 
 
 class _Counting(nn.Module):
-    """Puts out less at every call."""
+    """Puts out less at every call after the first three, in which the loss contract is checked."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _Counting(nn.Module):
 
     def forward(self, letters: Tensor) -> Tensor:
         self.num_calls += 1
-        found: Tensor = self.model(letters) / self.num_calls
+        found: Tensor = self.model(letters) / max(1, self.num_calls - 3)
         return found
 
 

@@ -6,14 +6,12 @@ gets the same prompts offline and over HTTP, whole and as a stream, and must say
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from heliostat.data.columns import Kind
 from heliostat.data.features import FeatureSet
@@ -23,8 +21,8 @@ from heliostat.experiment.step import StepContext, StepResult
 from heliostat.experiment.steps import data, register, serve
 from heliostat.serve.endpoint import Endpoint
 from heliostat.train.evaluate import predict, restore
-from heliostat.train.task import Arrays, make_task
-from heliostat.train.text import Sampling, TextTask
+from heliostat.train.task import make_task
+from heliostat.train.text import Sampling, TextTask, text_of
 
 READS = ("name", "seed", "serve", "smoke", "data.features", "train.task")
 ROWS_PER_REQUEST = 50
@@ -52,7 +50,8 @@ def run(context: StepContext) -> StepResult:
     offline = predict(task, model, test, micro_batch=ROWS_PER_PASS)
     context.progress(1, 3, "asking the endpoint")
     if isinstance(task, TextTask):
-        compared = compare_texts(endpoint, task, model, test, options["smoke"]["rows"])
+        prompts = task.prompts(test, options["smoke"]["rows"])
+        compared = compare_texts(endpoint, prompts, partial(text_of, task, model))
     else:
         features = data.feature_set(options["data.features"])
         compared = compare_rows(endpoint, version, features, offline, options)
@@ -97,40 +96,27 @@ def compare_rows(
 
 
 def compare_texts(
-    endpoint: Endpoint, task: TextTask, model: nn.Module, test: Arrays, num_prompts: int
+    endpoint: Endpoint, prompts: Sequence[str], offline: Callable[[str, Sampling], str]
 ) -> dict[str, float]:
-    """Send prompts made from `test`, and say how many there were.
+    """Send prompts, and say how many there were.
 
     Raises:
-        ServingFailure: a text is another one than offline; or no answer.
+        ServingFailure: a text is another one than `offline`; or no answer.
     """
-    prompts = task.prompts(test, num_prompts)
-    with _one_thread():
-        for number, prompt in enumerate(prompts):
-            sampling = SAMPLINGS[number % len(SAMPLINGS)]
-            offline = "".join(task.generate(model, prompt, sampling))
-            whole = endpoint.generate(prompt, **sampling.model_dump())
-            streamed = "".join(endpoint.stream(prompt, **sampling.model_dump()))
-            if (whole, streamed) != (offline, offline):
-                raise ServingFailure(
-                    "the endpoint does not say what the model says offline",
-                    where=f"{endpoint.url}{endpoint.path}, prompt {prompt!r}",
-                    got=f"{whole!r}, and in pieces {streamed!r}; offline {offline!r}",
-                    causes=("what is generated depends on more than its arguments", "another version is deployed"),
-                    next_step="heliostat lineage, and compare the data version with the endpoint's /healthz",
-                )
+    for number, prompt in enumerate(prompts):
+        sampling = SAMPLINGS[number % len(SAMPLINGS)]
+        expected = offline(prompt, sampling)
+        whole = endpoint.generate(prompt, **sampling.model_dump())
+        streamed = "".join(endpoint.stream(prompt, **sampling.model_dump()))
+        if (whole, streamed) != (expected, expected):
+            raise ServingFailure(
+                "the endpoint does not say what the model says offline",
+                where=f"{endpoint.url}{endpoint.path}, prompt {prompt!r}",
+                got=f"{whole!r}, and in pieces {streamed!r}; offline {expected!r}",
+                causes=("what is generated depends on more than its arguments", "another version is deployed"),
+                next_step="heliostat lineage, and compare the data version with the endpoint's /healthz",
+            )
     return {"prompts_compared": float(len(prompts))}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread, as a replica does: sums of another order may end in another token."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _pick(count: int, num_rows: int, seed: int) -> NDArray[np.int64]:

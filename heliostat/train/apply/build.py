@@ -6,8 +6,10 @@
 4. Blocks are compiled, then recomputed: a recomputed pass runs the compiled code again.
 5. Blocks of other stages are switched off and their values dropped. It comes after 4, so that a pass that is switched
    off runs nothing, and before 6, so that only what is here is sharded.
-6. ZeRO divides what is left over the replicas. It comes last, because it replaces parameters by its own, and its
-   collectives must enclose everything that reads them.
+6. ZeRO divides what is left over the replicas. It replaces parameters by its own, and its collectives must enclose
+   everything that reads them.
+7. The cuts are put in force, so that nothing happens in a block at which a pass ends, and that ZeRO sees what came over
+   the cut.
 """
 
 from collections import Counter
@@ -25,7 +27,7 @@ from heliostat.train.apply.precision import DTYPES
 from heliostat.train.apply.recompute import recomputed
 from heliostat.train.apply.stage import Stage, Whole, spans_of
 from heliostat.train.apply.team import Team
-from heliostat.train.apply.tensor import divide
+from heliostat.train.apply.tensor import Rules, divide
 from heliostat.train.apply.tensor_group import TensorGroup
 from heliostat.train.apply.zero import Shards
 from heliostat.train.job import Precision
@@ -82,20 +84,28 @@ def build(
     spans = spans_of(strategy, team.role.stage)
     here = [number for span in spans for number in range(span.first, span.end)] if chain else range(len(blocks))
     own = [blocks[number] for number in here]
-    divisions = _divided(model, own, team, stages)
+    if compiles and team.stage.tensor_parallel > 1:
+        raise PlanError(
+            "compiled blocks cannot be divided by tensor parallelism",
+            got="train.compile with a tensor-parallel stage",
+            next_step="set train.compile to false, or pin `tensor_parallel: 1`",
+        )
+    divisions = _divided(model, own, team, stages, task.tensor_rules())
     held = holdings(team, stages, divisions)
     for block in own:
         _wrap(model, block, team, compiles=compiles)
     stage = Stage(model, chain, spans, device) if chain else Whole(model)
     _drop(model, held)
     model.to(device)
+    shards = _sharded(model, own, team, held, device, DTYPES[precision])
+    stage.close()
     return Part(
         model=model,
         modules={number: blocks[number].modules for number in here} or _parts(model),
         elsewhere=frozenset(name for at, block in enumerate(blocks) if at not in here for name in block.modules),
         stage=stage,
         num_chunks=len(spans),
-        shards=_sharded(model, own, team, held, device, DTYPES[precision]),
+        shards=shards,
         holdings=held,
         divisions=divisions,
         shapes={name: shapes[name] for name in held},
@@ -110,7 +120,7 @@ def _needs_blocks(strategy: Strategy) -> bool:
 
 
 def _divided(
-    model: nn.Module, blocks: Sequence[BlockParts], team: Team, stages: Mapping[str, frozenset[int]]
+    model: nn.Module, blocks: Sequence[BlockParts], team: Team, stages: Mapping[str, frozenset[int]], rules: Rules
 ) -> dict[str, Division]:
     """Divide the parameters of `blocks` over the ranks of this replica, but for those that other stages use too."""
     group = team.group(team.mates(team.role))
@@ -119,7 +129,7 @@ def _divided(
     own = TensorGroup(
         group, team.role.tensor, team.stage.tensor_parallel, sequence_parallel=team.stage.sequence_parallel
     )
-    return divide(model, blocks, own, keep=[name for name, using in stages.items() if len(using) > 1])
+    return divide(model, blocks, own, rules=rules, keep=[name for name, using in stages.items() if len(using) > 1])
 
 
 def _parts(model: nn.Module) -> dict[int, tuple[str, ...]]:

@@ -26,6 +26,8 @@ CORE = frozenset({
 })  # fmt: skip
 """Operations of an attention that is not fused: large results that cost little (Korthikanti et al. 2022, section 5).
 Fused attention keeps none of them."""
+EMPTY = frozenset({_aten.empty.memory_format, _aten.empty_like.default})
+"""Tensors that an operation in place is about to fill."""
 
 
 def recomputed(forward: Callable[..., Any], recompute: Recompute, *, in_two: bool = False) -> Callable[..., Any]:
@@ -49,7 +51,10 @@ def recomputed(forward: Callable[..., Any], recompute: Recompute, *, in_two: boo
 
 
 def _policy(_: Any, operation: Any, *__: Any, **___: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.PREFER_RECOMPUTE if operation in CORE else CheckpointPolicy.MUST_SAVE
+    """Whatever draws random numbers is made again too, or what follows would draw others; so is what dropout fills."""
+    again = operation in CORE or operation in EMPTY or torch.Tag.nondeterministic_seeded in operation.tags
+    changes = operation._schema.is_mutable  # noqa: SLF001
+    return CheckpointPolicy.PREFER_RECOMPUTE if again or changes else CheckpointPolicy.MUST_SAVE
 
 
 _once = partial(create_selective_checkpoint_contexts, _policy)

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from heliostat.placement.spans import Span, spans
 from heliostat.placement.strategy import Strategy
 from heliostat.train.apply.chain import Chain, Leaf, Made
+from heliostat.train.apply.tensor_divided import whole
 
 Call = Callable[[nn.Module], Any]
 """Runs the model on the samples of one pass: its loss, or its predictions."""
@@ -32,6 +33,9 @@ class Whole:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+
+    def close(self) -> None:
+        """There is nothing to cut."""
 
     def takes(self, _: int) -> tuple[Leaf, ...]:
         """Nothing."""
@@ -74,8 +78,12 @@ class Stage:
             for name in block.modules:
                 module = model.get_submodule(name)
                 module.forward = self._switched(at, chain.made[name], module.forward)
+
+    def close(self) -> None:
+        """Put the cuts in force, ahead of whatever else looks at what the blocks are given."""
+        for at, block in enumerate(self._chain.blocks):
             if block.modules:
-                entry = model.get_submodule(chain.entry(at))
+                entry = self.model.get_submodule(self._chain.entry(at))
                 entry.register_forward_pre_hook(self._boundary(at), with_kwargs=True, prepend=True)
 
     def takes(self, chunk: int) -> tuple[Leaf, ...]:
@@ -120,7 +128,7 @@ class Stage:
                 return pytree.tree_unflatten(leaves, spec)
             if at == self._active.end:
                 leaves = pytree.tree_leaves((args, kwargs))
-                raise _Cut([leaves[leaf.place].to(leaf.dtype) for leaf in crossing])
+                raise _Cut([whole(leaves[leaf.place]).to(leaf.dtype) for leaf in crossing])
             return None
 
         return hook

@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from heliostat.placement.strategy import Zero
+from heliostat.train.apply.tensor import pass_hooks
 
 
 class Shards:
@@ -65,6 +66,7 @@ class Shards:
             sharded = fully_shard(
                 module, mesh=mesh, reshard_after_forward=self._zero == 3, mp_policy=policy, ignored_params=kept
             )
+            pass_hooks(sharded)
             # gloo has no sum with a factor
             sharded.set_gradient_divide_factor(1.0)
             sharded.set_force_sum_reduction_for_comms(True)

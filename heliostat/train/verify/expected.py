@@ -12,6 +12,7 @@ from itertools import pairwise, product
 from math import prod
 from typing import NamedTuple
 
+from heliostat.placement.spans import spans
 from heliostat.placement.strategy import StageStrategy, Strategy
 from heliostat.placement.workload import Block, WorkloadProfile
 from heliostat.train.apply.roles import Role, Round
@@ -64,15 +65,13 @@ def between_replicas(
     """
     found: dict[tuple[Replica, Replica], Amount] = {}
     blocks = _blocks(workload)
-    num_stages = len(strategy.stages)
-    parts = [
-        (stage, spans_of(strategy, stage)[chunk]) for chunk in range(strategy.chunks) for stage in range(num_stages)
-    ]
-    for (stage, span), (following, _) in pairwise(parts):
+    lengths = [stage.end_block - stage.first_block for stage in strategy.stages]
+    for span, following in pairwise(spans(lengths, strategy.chunks)):
         size, many = blocks[span.end - 1].boundary_elements, num_tensors[span.end]
         for one in rounds:
-            for left, right, samples in _overlaps(one, stage, following):
-                ahead, back = strategy.stages[following].ranks_per_replica, strategy.stages[stage].ranks_per_replica
+            for left, right, samples in _overlaps(one, span.stage, following.stage):
+                ahead = strategy.stages[following.stage].ranks_per_replica
+                back = strategy.stages[span.stage].ranks_per_replica
                 for pair, receivers in ((left, right), ahead), ((right, left), back):
                     found[pair] = found.get(pair, Amount()).plus(many * receivers, samples * size * receivers)
     return found
@@ -126,7 +125,12 @@ def inside_replica(
         return found
     is_kept = bool(workload.tied_parameters) and len(strategy.stages) > 1
     blocks = _blocks(workload)
-    numbers = [number for span in spans_of(strategy, role.stage) for number in range(*span) if number or not is_kept]
+    numbers = [
+        number
+        for span in spans_of(strategy, role.stage)
+        for number in range(span.first, span.end)
+        if number or not is_kept
+    ]
     for number, one in product(numbers, rounds):
         block, samples = blocks[number], one.spans[role.stage][role.replica].size
         if samples and block.tensor_collectives:

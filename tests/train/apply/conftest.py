@@ -18,7 +18,8 @@ def train(ranks: ProcessPoolExecutor, tmp_path: Path) -> Train:
     """Train a task on as many gloo processes as the plan has ranks; what they have, all of them, is the first's."""
 
     def run(task: Task, strategy: Strategy, settings: EngineSettings = SETTINGS) -> Outcome:
-        first, *others = together(ranks, tmp_path, trained, strategy.num_ranks, task, strategy, settings)
+        found: list[Outcome] = together(ranks, tmp_path, trained, strategy.num_ranks, task, strategy, settings)
+        first, *others = found
         assert all(one.losses == first.losses and one.norms == first.norms for one in others)
         assert all((one.predictions == first.predictions).all() for one in others)
         merged: dict[str, Any] = {}

@@ -77,10 +77,10 @@ class Spelling(Task):
             case "unused":
                 model.unused = nn.Parameter(torch.ones(3))
             case "frozen":
-                model.layers[1].requires_grad_(False)
-                model.norm.requires_grad_(False)
+                model.layers[1].requires_grad_(requires_grad=False)
+                model.norm.requires_grad_(requires_grad=False)
             case "all frozen":
-                model.requires_grad_(False)
+                model.requires_grad_(requires_grad=False)
             case "nan":
                 model.layers[2] = Broken()
         return model

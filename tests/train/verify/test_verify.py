@@ -91,7 +91,7 @@ def test_a_model_that_counts_its_calls_is_not_what_one_process_trains(
     error = equality.error()
     assert isinstance(error, PlanError)
     assert error.got is not None
-    assert "loss of step 1: expected" in error.got
+    assert "loss of step " in error.got
     assert "the model keeps state between calls" in error.causes
 
 
