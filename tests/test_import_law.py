@@ -31,6 +31,7 @@ RAY_ROOMS = {
     "data/prepare.py",
     "train/calibrate.py",
     "train/calibrate_cluster.py",
+    "train/gauges.py",
     "train/launcher.py",
     "tune/sweep.py",
     "serve/deploy.py",

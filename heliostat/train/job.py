@@ -105,6 +105,10 @@ class TrainReport(Frozen):
     """Median over the steps, as rank 0 saw them."""
     compute_s: tuple[NonNegativeFloat, ...]
     """Median forward, backward and update of each rank."""
+    elements_per_s: NonNegativeFloat
+    """Rows or tokens, as the loss counts them: median over the steps, all ranks together."""
+    parts_s: tuple[dict[str, NonNegativeFloat], ...]
+    """Where the steps of each rank went, in seconds, medians: passes, wait, sync, update."""
     peak_memory_bytes: tuple[NonNegativeInt, ...]
     """What training added to each rank's resident memory, at its peak."""
     num_restarts: NonNegativeInt = 0

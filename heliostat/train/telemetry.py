@@ -6,8 +6,9 @@ and after its writer was killed.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import Annotated, Literal, Self
 
@@ -50,6 +51,8 @@ class StepRecord(Frozen):
     sync_s: float
     """Waiting for the gradients of the other ranks."""
     update_s: float
+    memory_bytes: NonNegativeInt | None = None
+    """What training has added to this rank's resident memory at its peak so far; in some steps only."""
     time: float
 
     @property
@@ -61,6 +64,21 @@ class StepRecord(Frozen):
     def step_s(self) -> float:
         """All of it."""
         return self.passes_s + self.sync_s + self.update_s
+
+    @property
+    def elements_per_s(self) -> float:
+        """Rows or tokens, as the loss counts them, over the global batch."""
+        return self.num_elements / self.step_s
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Where this rank's step went, in seconds; together all of it."""
+        return {
+            "passes": self.passes_s - self.wait_s,
+            "wait": self.wait_s,
+            "sync": self.sync_s,
+            "update": self.update_s,
+        }
 
 
 class EpochRecord(Frozen):
@@ -74,8 +92,8 @@ class EpochRecord(Frozen):
     time: float
 
 
-Record = Annotated[AttemptRecord | StepRecord | EpochRecord, Field(discriminator="kind")]
-_RECORD: TypeAdapter[AttemptRecord | StepRecord | EpochRecord] = TypeAdapter(Record)
+AnyRecord = AttemptRecord | StepRecord | EpochRecord
+_RECORD: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])
 
 
 def file_of(directory: str | Path, rank: int) -> Path:
@@ -130,7 +148,7 @@ class Tail:
         self._path = path
         self._offset = 0
 
-    def poll(self) -> Iterator[AttemptRecord | StepRecord | EpochRecord]:
+    def poll(self) -> Iterator[AnyRecord]:
         """The records that were completed since the last call; half a line at the end waits for its rest."""
         if not self._path.exists():
             return
@@ -145,7 +163,7 @@ class Tail:
                 yield record
 
 
-def read(path: Path) -> list[AttemptRecord | StepRecord | EpochRecord]:
+def read(path: Path) -> list[AnyRecord]:
     """All whole records of a file, in the order written; none if there is no file."""
     return list(Tail(path).poll())
 
@@ -156,13 +174,19 @@ def steps(path: Path) -> list[StepRecord]:
     return [records[step] for step in sorted(records)]
 
 
+def median_parts(records: Sequence[StepRecord]) -> dict[str, float]:
+    """Where most steps went, in seconds: the median of each part by itself; none without steps."""
+    names = records[0].parts if records else ()
+    return {name: median(record.parts[name] for record in records) for name in names}
+
+
 def epochs(path: Path) -> list[EpochRecord]:
     """The epochs of a run in order; one that was repeated after a restart counts as it went the last time."""
     records = {record.epoch: record for record in read(path) if isinstance(record, EpochRecord)}
     return [records[epoch] for epoch in sorted(records)]
 
 
-def _parsed(line: bytes) -> AttemptRecord | StepRecord | EpochRecord | None:
+def _parsed(line: bytes) -> AnyRecord | None:
     try:
         return _RECORD.validate_json(line)
     except ValidationError:  # torn by a kill

@@ -2,7 +2,7 @@
 
 import pytest
 
-from heliostat.experiment.steps.train import settings_from, work_by_stage
+from heliostat.experiment.steps.train import parts_by_stage, settings_from, work_by_stage
 from heliostat.placement.placement import Placement, RankPlacement
 from heliostat.placement.prediction import Prediction, StageCost
 from heliostat.placement.strategy import Strategy
@@ -39,8 +39,15 @@ def test_the_work_of_each_stage_is_held_against_its_prediction() -> None:
         for rank, role in enumerate((2, 3, 0, 1))
     )
     report = TrainReport(
+        elements_per_s=8.0, parts_s=({},) * 4,
         num_steps=1, metrics={}, checkpoint="", step_time_s=6.0, compute_s=(4.0, 4.5, 3.2, 3.4),
         peak_memory_bytes=(1, 1, 1, 1), wall_s=1.0, placement=Placement(ranks=ranks, reason="test"),
     )  # fmt: skip
+    update = [{"passes": 3.0 + rank, "wait": 0.5, "sync": 0.25, "update": 0.125} for rank in range(4)]
+    report = report.model_copy(update={"parts_s": tuple(update)})
+    parts = parts_by_stage(plan, report)
+    assert parts[0]["passes"] == (3.0, 6.0)
+    assert parts[0]["wait"] == (2.0, 0.5)
+    assert parts[1]["update"] == (0.0, 0.125)
     assert work_by_stage(plan, report) == [(3.5, 3.4), (5.0, 4.5)]
     assert work_by_stage(plan, report.model_copy(update={"placement": None})) == [(3.5, pytest.approx(4.5)), (5.0, 3.4)]

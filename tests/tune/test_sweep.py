@@ -75,7 +75,7 @@ def test_a_record_counts_only_with_its_parameters_and_its_checkpoint(base: Train
     assert read_record(job, {"train.params.width": 8}) is None
     assert read_record(trial_job(base, {"train.params.width": 8}, settings, 0), params) is None
     assert report.checkpoint is not None
-    (Path(report.checkpoint) / "model.pt").write_bytes(b"half")
+    (Path(report.checkpoint) / "model" / "__0_0.distcp").write_bytes(b"half")
     assert read_record(job, params) is None
 
 

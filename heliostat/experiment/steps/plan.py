@@ -18,6 +18,7 @@ from heliostat.placement.given_plan import given
 from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.planner import plan as choose_plan
 from heliostat.placement.prediction import Prediction
+from heliostat.placement.workload import WorkloadProfile
 from heliostat.train.calibrate import calibrate
 from heliostat.train.execution import RUNNABLE, execution_of
 from heliostat.train.profile import profile_task
@@ -125,3 +126,8 @@ def plan_of(result: StepResult) -> ParallelPlan:
 def cluster_of(result: StepResult) -> ClusterSpec:
     """The cluster that was planned for, with what was measured."""
     return ClusterSpec.model_validate(result.outputs["cluster"])
+
+
+def workload_of(result: StepResult) -> WorkloadProfile:
+    """What was planned for, in a result of this step."""
+    return WorkloadProfile.model_validate(result.outputs["workload"])

@@ -17,11 +17,20 @@ from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.placement import Placement
 from heliostat.placement.solver import solve
 from heliostat.train import checkpoint, telemetry
+from heliostat.train.gauges import Gauges
 from heliostat.train.job import TrainJob, TrainReport, TrainSettings
 from heliostat.train.launcher import launch
+from heliostat.train.utilisation import utilisation
 from heliostat.train.verify.verification import Verification
 
 READS = ("seed", "cluster.cpus_per_device", "train", "tune.metric", "tune.mode")
+PREDICTED = {
+    "passes": ("compute", "recompute", "tensor", "gather", "host"),
+    "wait": ("bubble",),
+    "sync": ("sync",),
+    "update": ("optimizer",),
+}
+"""By a measured part of a step, what the prediction calls it."""
 FREE_TIMEOUT_S = 30.0
 """A worker group that died gives its devices back within seconds; a lost node never does."""
 
@@ -51,7 +60,7 @@ def run(context: StepContext) -> StepResult:
     job = job_of(context)
     with reporting_progress(context, Path(job.directory)):
         report = launch(job, placing(context), cpus_per_rank=int(context.options["cluster.cpus_per_device"]))
-    return _result(job.plan, report, Verification.read(Path(job.directory)))
+    return _result(job.plan, report, Verification.read(Path(job.directory)), _used(context, report))
 
 
 def job_of(context: StepContext) -> TrainJob:
@@ -101,9 +110,10 @@ def place_when_free(chosen: ParallelPlan, measured: ClusterSpec, cpus_per_device
 
 @contextmanager
 def reporting_progress(context: StepContext, directory: Path) -> Iterator[None]:
-    """Turn the telemetry of rank 0 into progress of the step for the length of a `with` block."""
+    """Turn the telemetry of rank 0 into progress of the step and Ray metrics for the length of a `with` block."""
     done = Event()
     tail = telemetry.Tail(telemetry.file_of(directory, 0))
+    gauges = Gauges(context.workdir.name)
 
     def report() -> None:
         total = 0
@@ -114,6 +124,7 @@ def reporting_progress(context: StepContext, directory: Path) -> Iterator[None]:
                     context.progress(record.step, total, f"attempt from step {record.step}")
                 elif isinstance(record, telemetry.StepRecord):
                     context.progress(record.step, total, f"loss {record.loss:.4f}")
+                    gauges.show(record)
 
     thread = Thread(target=report, daemon=True)
     thread.start()
@@ -124,7 +135,16 @@ def reporting_progress(context: StepContext, directory: Path) -> Iterator[None]:
         thread.join()
 
 
-def _result(chosen: ParallelPlan, report: TrainReport, verification: Verification | None) -> StepResult:
+def _used(context: StepContext, report: TrainReport) -> float | None:
+    """The part of the devices' peak that the steps used; None where the peak is not known."""
+    planned = context.inputs["plan"]
+    workload, cluster = plan.workload_of(planned), plan.cluster_of(planned)
+    return utilisation(workload, plan.plan_of(planned), cluster.catalogue, report.step_time_s)
+
+
+def _result(
+    chosen: ParallelPlan, report: TrainReport, verification: Verification | None, used: float | None
+) -> StepResult:
     predicted_s = chosen.prediction.step_time_s
     return StepResult(
         outputs={"report": report, "verification": verification},
@@ -138,7 +158,15 @@ def _result(chosen: ParallelPlan, report: TrainReport, verification: Verificatio
             "step_time_error": predicted_s / report.step_time_s - 1,
             "predicted_memory_bytes": float(max(chosen.prediction.memory_bytes)),
             "measured_memory_bytes": float(max(report.peak_memory_bytes)),
+            "elements_per_s": report.elements_per_s,
+            **({} if used is None else {"model_flops_utilisation": used}),
             "num_restarts": float(report.num_restarts),
+            **{
+                f"{said}_{part}_stage_{number}_s": seconds
+                for number, parts in enumerate(parts_by_stage(chosen, report))
+                for part, work in parts.items()
+                for said, seconds in work._asdict().items()
+            },
             **{
                 f"{said}_stage_{number}_s": seconds
                 for number, stage in enumerate(work_by_stage(chosen, report))
@@ -150,21 +178,39 @@ def _result(chosen: ParallelPlan, report: TrainReport, verification: Verificatio
 
 
 class StageWork(NamedTuple):
-    """Seconds of a step in which the busiest rank of a stage works and does not wait for others."""
+    """Seconds of a step of the busiest rank of a stage."""
 
     predicted: float
     measured: float
 
 
 def work_by_stage(chosen: ParallelPlan, report: TrainReport) -> list[StageWork]:
-    """How long every stage works, as predicted and as measured."""
-    roles = [one.role for one in report.placement.ranks] if report.placement else range(chosen.num_ranks)
-    compute_s = dict(zip(roles, report.compute_s, strict=True))
-    found, first = [], 0
-    for stage, cost in zip(chosen.stages, chosen.prediction.stages, strict=True):
+    """How long every stage works and does not wait for others, as predicted and as measured."""
+    found = []
+    for cost, rank in zip(chosen.prediction.stages, busiest_ranks(chosen, report), strict=True):
         predicted_s = sum(cost.seconds.values()) - cost.seconds["bubble"] - cost.seconds["sync"]
-        measured_s = max(compute_s[role] for role in range(first, first + stage.num_ranks))
-        found.append(StageWork(predicted_s, measured_s))
+        found.append(StageWork(predicted_s, report.compute_s[rank]))
+    return found
+
+
+def parts_by_stage(chosen: ParallelPlan, report: TrainReport) -> list[dict[str, StageWork]]:
+    """Where the steps of every stage go, as predicted and as measured."""
+    found = []
+    for cost, rank in zip(chosen.prediction.stages, busiest_ranks(chosen, report), strict=True):
+        named = {part: sum(cost.seconds.get(name, 0.0) for name in names) for part, names in PREDICTED.items()}
+        measured = report.parts_s[rank]
+        found.append({part: StageWork(named[part], seconds) for part, seconds in measured.items()})
+    return found
+
+
+def busiest_ranks(chosen: ParallelPlan, report: TrainReport) -> list[int]:
+    """Of every stage the rank that works longest."""
+    roles = [one.role for one in report.placement.ranks] if report.placement else range(chosen.num_ranks)
+    rank_of = {role: rank for rank, role in enumerate(roles)}
+    found, first = [], 0
+    for stage in chosen.stages:
+        ranks = [rank_of[role] for role in range(first, first + stage.num_ranks)]
+        found.append(max(ranks, key=lambda rank: report.compute_s[rank]))
         first += stage.num_ranks
     return found
 

@@ -91,7 +91,7 @@ def chain_of(model: nn.Module, blocks: Sequence[BlockParts], run: RunLoss, cuts:
         PlanError: a module with parameters runs more than once.
     """
     small, large = (_watched(model, blocks, partial(run, model, size)) for size in SIZES)
-    blocks = [_once(model, block, small.repeated) for block in blocks]
+    blocks = [_switchable(model, block, small) for block in blocks]
     made = {name: _made(small.outputs[name], large.outputs[name]) for name in small.outputs}
     taken = {name: _taken(small.inputs[name], large.inputs[name]) for name in small.inputs}
     wanted = range(1, len(blocks)) if cuts is None else sorted(set(cuts) - {0})
@@ -128,12 +128,20 @@ def _watched(model: nn.Module, blocks: Sequence[BlockParts], run: Callable[[], T
     return watch
 
 
-def _once(model: nn.Module, block: BlockParts, repeated: set[str]) -> BlockParts:
-    """The block without the modules that run more than once, in this block or another: every stage runs them."""
-    for name in repeated.intersection(block.modules):
-        if next(model.get_submodule(name).parameters(), None) is not None:
+def _switchable(model: nn.Module, block: BlockParts, watch: _Watch) -> BlockParts:
+    """The block without the modules that every stage runs.
+
+    They have no parameters, and run more than once or make nothing that has a gradient, as rotary tables.
+    """
+    everywhere = set()
+    for name in block.modules:
+        has_parameters = next(model.get_submodule(name).parameters(), None) is not None
+        if name in watch.repeated and has_parameters:
             raise PlanError(f"module {name} runs more than once in a step", next_step="pin `num_stages: 1`")
-    return replace(block, modules=tuple(name for name in block.modules if name not in repeated))
+        outputs = [one for one in pytree.tree_leaves(watch.outputs.get(name)) if isinstance(one, Tensor)]
+        if name in watch.repeated or not (has_parameters or any(one.requires_grad for one in outputs)):
+            everywhere.add(name)
+    return replace(block, modules=tuple(name for name in block.modules if name not in everywhere))
 
 
 def _made(small: Any, large: Any) -> Made:
@@ -193,7 +201,7 @@ class _Mark(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, mark: tuple[str, str]) -> Tensor:
         ctx.mark = mark
-        return tensor.view_as(tensor)
+        return tensor.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -202,9 +210,10 @@ class _Mark(torch.autograd.Function):
 
 
 def _mark(tensor: Any, kind: str, name: str) -> Any:
-    if not (isinstance(tensor, Tensor) and tensor.requires_grad):
+    """The tensor with a mark; what has no gradient, because parameters are frozen, leaves one all the same."""
+    if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
         return tensor
-    return _Mark.apply(tensor, (kind, name))  # type: ignore[no-untyped-call]
+    return _Mark.apply(tensor if tensor.requires_grad else tensor.detach().requires_grad_(), (kind, name))  # type: ignore[no-untyped-call]
 
 
 def _mark_made(name: str, _: nn.Module, __: Any, output: Any) -> Any:

@@ -259,6 +259,7 @@ class Engine:
         found: list[tuple[int, str]] = []
         with finding(self._part, found.append):
             self._pipeline.predict(rounds, run)
+        self._part.shards.rest()
         blocks = sorted(one for own in group.gather(found) for one in own)
         gradients = [name for own in group.gather(self._update.not_finite()) for name in own]
         got = f"; gradients of {', '.join(gradients[:3])}" if gradients and not blocks else ""

@@ -5,6 +5,8 @@ from itertools import accumulate, groupby, pairwise
 
 from heliostat.train.apply.roles import Interval, Round
 
+SMALLEST = 2
+"""Samples of the replica with the fewest, where it has so many: a loss over one row shows no mistake in a mean."""
 Sizes = tuple[tuple[int, ...], ...]
 """Samples of one round, by stage and replica."""
 
@@ -12,7 +14,7 @@ Sizes = tuple[tuple[int, ...], ...]
 def shrunk(rounds: Sequence[Round]) -> tuple[Round, ...]:
     """Few rounds with few samples.
 
-    Samples keep their proportion as far as whole numbers allow, and every replica that has some keeps one. Of equal
+    Samples keep their proportion as far as whole numbers allow, and every replica that has some keeps some. Of equal
     rounds as many are kept as fill a pipeline twice; of all rounds as many as leave the same rest when divided by the
     number of stages, which an interleaved schedule asks for.
     """
@@ -44,7 +46,7 @@ def _sizes(one: Round) -> Sizes:
 def _small(sizes: Sizes) -> Sizes:
     total = max(-(-sum(own) // min(size for size in own if size)) for own in sizes)
     total = max(total, *(sum(1 for size in own if size) for own in sizes))
-    return tuple(_divided(own, total) for own in sizes)
+    return tuple(_divided(own, min(sum(own), SMALLEST * total)) for own in sizes)
 
 
 def _divided(sizes: Sequence[int], total: int) -> tuple[int, ...]:

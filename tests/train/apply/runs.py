@@ -1,6 +1,6 @@
 """Some steps of training under a plan, and one process to compare them with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from heliostat.placement.strategy import ReplicaShare, StageStrategy, Strategy
 from heliostat.train.apply.engine import Engine, EngineSettings
 from heliostat.train.evaluate import tensors_of
+from heliostat.train.pieces import Held
 from heliostat.train.task import Task
 
 EXACT = 1e-5
@@ -25,8 +26,8 @@ class Outcome(NamedTuple):
     losses: list[float]
     norms: list[float]
     predictions: NDArray[Any]
-    parameters: dict[str, Tensor]
-    """Those that this rank has whole."""
+    held: dict[str, Held]
+    """What this rank has of the model."""
 
     def distance(self, other: "Outcome") -> float:
         """The largest relative difference of losses, norms and predictions."""
@@ -38,7 +39,19 @@ class Outcome(NamedTuple):
         )
 
 
-Train = Callable[..., Outcome]
+def assembled(outcomes: Iterable[Outcome]) -> dict[str, Tensor]:
+    """The whole model from what the ranks have of it."""
+    found: dict[str, Tensor] = {}
+    for name, held in (item for one in outcomes for item in one.held.items()):
+        tensor = found.setdefault(name, torch.full(held.shape, torch.nan))
+        for piece in held.pieces:
+            place = tuple(slice(at, at + size) for at, size in zip(piece.offset, piece.values.shape, strict=True))
+            tensor[place] = piece.values
+    return found
+
+
+Train = Callable[..., list[Outcome]]
+"""Trains a task under a plan; what every rank has got."""
 
 
 def trained(_: int, task: Task, strategy: Strategy, settings: EngineSettings = SETTINGS) -> Outcome:
@@ -53,16 +66,11 @@ def trained(_: int, task: Task, strategy: Strategy, settings: EngineSettings = S
             engine.step(rows, order[: strategy.global_batch], number=number + 1, learning_rate=LEARNING_RATE)
         )
     predictions = engine.predict(tensors_of(task.load("validation")))
-    held = engine.model_held()
     return Outcome(
         losses=[result.loss for result in results],
         norms=[result.gradient_norm for result in results],
         predictions=predictions,
-        parameters={
-            name: one.pieces[0].values.detach().clone()
-            for name, one in held.items()
-            if one.pieces and one.pieces[0].values.shape == torch.Size(one.shape)
-        },
+        held=engine.model_held(),
     )
 
 

@@ -97,20 +97,24 @@ class Spelling(Task):
         return {"loss": float(predictions.mean())}
 
 
+class Joined(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + functional.tanh(self.norm(self.linear(x)))
+
+
 class Tall(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(4, WIDTH)
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.Tanh()) for _ in range(LAYERS)
-        )
+        self.layers = nn.Sequential(*(Joined() for _ in range(LAYERS)))
         self.last = nn.Linear(WIDTH, 1)
 
     def forward(self, points: Tensor) -> Tensor:
-        x = self.first(points)
-        for layer in self.layers:
-            x = x + layer(x)
-        found: Tensor = self.last(x).squeeze(1)
+        found: Tensor = self.last(self.layers(self.first(points))).squeeze(1)
         return found
 
 

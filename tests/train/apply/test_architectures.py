@@ -57,7 +57,7 @@ def test_an_architecture_trains_like_one_process(train: Train, toy_data: Dataset
     wanted = alone(task, GLOBAL_BATCH)
     size = SIZES.get(kind, 4)
     makes: list[Make] = [uneven, pipeline, mixed, every_cut, *([tensor] if kind in DIVIDED else [])]
-    found = {make.__name__: train(task, make(size, CUTS.get(kind, (1, 2, 3)))).distance(wanted) for make in makes}
+    found = {make.__name__: train(task, make(size, CUTS.get(kind, (1, 2, 3))))[0].distance(wanted) for make in makes}
     assert {name: distance for name, distance in found.items() if distance > EXACT} == {}
 
 

@@ -57,7 +57,7 @@ def test_plans_train_and_predict_like_one_process(
     for number, strategy in enumerate(space(num_ranks)):
         if strategy.schedule == schedule:
             settings = (SETTINGS, CLIPPED)[number % 2]
-            distance = train(task, strategy, settings).distance(wanted[settings])
+            distance = train(task, strategy, settings)[0].distance(wanted[settings])
             far |= {strategy: distance} if distance > EXACT else {}
     assert far == {}
 
@@ -65,7 +65,7 @@ def test_plans_train_and_predict_like_one_process(
 @pytest.mark.parametrize("num_ranks", [2, 4])
 def test_plans_in_16_bits_stay_close(train: Train, task: Spelling, wanted: Wanted, num_ranks: int) -> None:
     plans = space(num_ranks)[::BF16_EVERY]
-    distances = {strategy: train(task, strategy, BF16).distance(wanted[BF16]) for strategy in plans}
+    distances = {strategy: train(task, strategy, BF16)[0].distance(wanted[BF16]) for strategy in plans}
     assert {strategy: distance for strategy, distance in distances.items() if distance > BF16_CLOSE} == {}
 
 
