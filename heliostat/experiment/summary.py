@@ -135,7 +135,8 @@ def _verification_table(found: Verification) -> Table:
     for check in found.checks:
         wrong = "; ".join(term.describe() for term in check.failures[:3])
         style = "red" if check.failures else None
-        table.add_row(check.name, check.compared, str(len(check.terms)), wrong or "agree", style=style)
+        agreed = "agree" if check.terms else "nothing to compare"
+        table.add_row(check.name, check.compared, str(len(check.terms)), wrong or agreed, style=style)
     return table
 
 

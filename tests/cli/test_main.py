@@ -11,6 +11,7 @@ from heliostat.errors import RunFailure
 
 COMMANDS = {
     "run": {"config", "--set", "--keep", "--json"},
+    "train": {"config", "--set", "--verify", "--trace", "--json"},
     "validate": {"config", "--set"},
     "schema": set(),
     "status": {"--store", "--json"},

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from heliostat.errors import PlanError
 from heliostat.placement.strategy import Strategy
 from heliostat.train import group
 from heliostat.train.apply.holding import Holding, groups_of, holdings, stages_of
@@ -147,7 +148,7 @@ def _wrap(model: nn.Module, block: BlockParts, team: Team, *, compiles: bool) ->
             module.forward = torch.compile(module.forward)
         if team.stage.recompute != "none":
             in_two = team.strategy.schedule == "zero-bubble"
-            module.forward = recomputed(module.forward, team.stage.recompute, in_two=in_two)
+            module.forward = recomputed(module.forward, team.stage.recompute, in_two=in_two, buffers=module.buffers)
 
 
 def _drop(model: nn.Module, held: Mapping[str, Holding]) -> None:

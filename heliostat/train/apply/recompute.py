@@ -1,8 +1,7 @@
 """Activations made again in the backward pass instead of kept (Chen et al. 2016)."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from functools import partial
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -30,7 +29,13 @@ EMPTY = frozenset({_aten.empty.memory_format, _aten.empty_like.default})
 """Tensors that an operation in place is about to fill."""
 
 
-def recomputed(forward: Callable[..., Any], recompute: Recompute, *, in_two: bool = False) -> Callable[..., Any]:
+def recomputed(
+    forward: Callable[..., Any],
+    recompute: Recompute,
+    *,
+    in_two: bool = False,
+    buffers: Callable[[], Iterable[Tensor]] = tuple,
+) -> Callable[..., Any]:
     """`forward` with its activations made again: all of them, or with `selective` those of the attention's core.
 
     Args:
@@ -38,14 +43,19 @@ def recomputed(forward: Callable[..., Any], recompute: Recompute, *, in_two: boo
         recompute: what is made again.
         in_two: whether there are two backward passes, for the gradients of inputs and of parameters. Activations are
             made again in both.
+        buffers: of the module; making activations again leaves them alone.
     """
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        if recompute == "full":
+            return nullcontext(), _Again(nullcontext(), buffers())
+        first, again = create_selective_checkpoint_contexts(_policy)  # type: ignore[no-untyped-call]
+        return first, _Again(_Kept(again) if in_two else again, buffers())
 
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        if recompute == "full":
-            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, context_fn=_twice if in_two else _once, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
     return run
 
@@ -57,12 +67,22 @@ def _policy(_: Any, operation: Any, *__: Any, **___: Any) -> CheckpointPolicy:
     return CheckpointPolicy.PREFER_RECOMPUTE if again or changes else CheckpointPolicy.MUST_SAVE
 
 
-_once = partial(create_selective_checkpoint_contexts, _policy)
+class _Again(AbstractContextManager[Any]):
+    """A pass that makes activations again, and the buffers afterwards what they were."""
 
+    def __init__(self, mode: AbstractContextManager[Any], buffers: Iterable[Tensor]) -> None:
+        self._mode, self._buffers = mode, tuple(buffers)
+        self._values: list[Tensor] = []
 
-def _twice() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    forward, again = _once()
-    return forward, _Kept(again)
+    def __enter__(self) -> Any:
+        self._values = [one.detach().clone() for one in self._buffers]
+        return self._mode.__enter__()
+
+    def __exit__(self, *error: object) -> Any:
+        done = self._mode.__exit__(*error)  # type: ignore[arg-type]
+        for one, value in zip(self._buffers, self._values, strict=True):
+            one.data.copy_(value)  # unseen by autograd, which has saved them
+        return done
 
 
 class _Kept(AbstractContextManager[Any]):

@@ -20,7 +20,8 @@ from heliostat.train.profile import NUM_ROWS, profile_module
 from heliostat.train.rows import loss_of, select
 from heliostat.train.task import Task, Tensors, make_task
 from heliostat.train.verify.contract import check_contract
-from heliostat.train.verify.equality import check_equality, reference, tensors_at_cuts, trial
+from heliostat.train.verify.equality import NOT_COMPARED, check_equality, reference, tensors_at_cuts, trial
+from heliostat.train.verify.room import HOST, place_for
 from heliostat.train.verify.shrink import shrunk
 from heliostat.train.verify.signature import check_signature
 from heliostat.train.verify.still import still
@@ -98,10 +99,13 @@ def check_plan(
     quiet, settings = still(task), replace(settings, compiles=False)
     rounds = shrunk(training_rounds(strategy))
     torch.manual_seed(seed)
-    contract = check_contract(quiet, quiet.model().to(device), tensors, device)
-    expected = reference(quiet, tensors, rounds, settings, seed, device)
+    model = quiet.model()
+    place = group.from_first(place_for(model, device))
+    contract = check_contract(quiet, model.to(place or HOST), tensors, place or HOST)
+    del model
+    expected = reference(quiet, tensors, rounds, settings, seed, place) if place is not None else []
     got = trial(quiet, strategy, order, tensors, rounds, settings, seed, device)
-    equality = check_equality(expected, got.outcomes, settings, rounds, "the whole model")
+    equality = check_equality(expected, got.outcomes, settings, rounds) if place is not None else NOT_COMPARED
     seen = (_workload(quiet, tensors), tensors_at_cuts(quiet, tensors, strategy, seed)) if group.rank() == 0 else None
     workload, num_tensors = cast("tuple[WorkloadProfile, dict[int, int]]", group.from_first(seen))
     facts = group.gather(got.facts)

@@ -100,7 +100,7 @@ class Spelling(Task):
 class Joined(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.linear, self.norm = nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH)
+        self.linear, self.norm = nn.Linear(WIDTH, WIDTH, bias=False), nn.BatchNorm1d(WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + functional.tanh(self.norm(self.linear(x)))

@@ -32,7 +32,7 @@ def test_two_parts_make_the_whole(cut: int) -> None:
         found: Tensor = one(rows)
         return found
 
-    crossing = first.forward(0, call, 3, [])
+    crossing: list[Tensor] = first.forward(0, call, 3, [])
     assert [tuple(one.shape[1:]) for one in crossing] == [leaf.shape for leaf in first.gives(0)]
     assert first.takes(0) == last.gives(0) == ()
     assert last.takes(0) == first.gives(0)
@@ -46,4 +46,6 @@ def part(model: nn.Module, number: int, cut: int, rows: Tensor) -> Stage:
     blocks = structure_of(own, {"rows": rows}, lambda twin, batch: twin(batch["rows"]).sum())
     chain = chain_of(own, blocks, lambda twin, size: twin(rows[:size]).sum())
     strategy = plan(stage(0, cut, [(4, 1)]), stage(cut, 5, [(4, 1)]))
-    return Stage(own, chain, spans_of(strategy, number), CPU)
+    found = Stage(own, chain, spans_of(strategy, number), CPU)
+    found.close()
+    return found
