@@ -103,6 +103,8 @@ def _training(chosen: ParallelPlan, result: StepResult) -> dict[str, str]:
         "step time": f"predicted {1e3 * predicted_s:.1f} ms, measured {1e3 * measured_s:.1f} ms "
         f"(error {predicted_s / measured_s - 1:+.0%})",
         **_stages(chosen, report),
+        "its parts": _parts(chosen, report),
+        "throughput": f"{report.elements_per_s:,.0f} elements of the loss a second" + _used(result),
         "memory": f"predicted {_mib(max(chosen.prediction.memory_bytes))}, "
         f"measured {_mib(max(report.peak_memory_bytes))} a rank",
         **({"trace": f"{report.trace}: open its files at https://ui.perfetto.dev"} if report.trace else {}),
@@ -123,6 +125,21 @@ def _stages(chosen: ParallelPlan, report: TrainReport) -> dict[str, str]:
         for number, one in enumerate(work)
     )
     return {"at work": text}
+
+
+def _parts(chosen: ParallelPlan, report: TrainReport) -> str:
+    """Of the busiest rank of every stage."""
+    found = []
+    for number, parts in enumerate(train.parts_by_stage(chosen, report)):
+        stage = f"stage {number}: " if len(chosen.stages) > 1 else ""
+        named = (f"{part} {1e3 * one.predicted:.1f} / {1e3 * one.measured:.1f}" for part, one in parts.items())
+        found.append(stage + ", ".join(named))
+    return "predicted / measured ms: " + "; ".join(found)
+
+
+def _used(result: StepResult) -> str:
+    used = result.metrics.get(train.UTILISATION)
+    return "" if used is None else f", {used:.1%} of the devices' peak"
 
 
 def _mib(num_bytes: float) -> str:

@@ -19,8 +19,8 @@ from torch.utils import _pytree as pytree
 
 from heliostat.train.apply.look import NUM_EXAMPLES, blocks_of
 from heliostat.train.apply.precision import computing_in
+from heliostat.train.execution import Precision
 from heliostat.train.fitting import fit_line, rounds_until
-from heliostat.train.job import Precision
 from heliostat.train.rows import checked_loss, select
 from heliostat.train.slowdown import factor_here
 from heliostat.train.step_timing import BlockLine

@@ -26,7 +26,7 @@ from heliostat.train.collectives import measure_curves, operations
 from heliostat.train.device_rates import measure_rates, median_rates, slowed
 from heliostat.train.effort import QUICK
 from heliostat.train.evaluate import tensors_of
-from heliostat.train.job import Precision
+from heliostat.train.execution import Precision
 from heliostat.train.slowdown import factor_here
 from heliostat.train.step_timing import BlockLine, StepTiming
 from heliostat.train.task import Task, Tensors, make_task

@@ -5,13 +5,13 @@ from typing import Literal
 from heliostat.placement.constraints import Pins
 from heliostat.placement.strategy import Execution
 
+Precision = Literal["fp32", "bf16"]
+"""Of the passes."""
 RUNNABLE = Pins(offload=False)
 """All plans but those that keep optimizer states in host memory."""
 
 
-def execution_of(
-    precision: Literal["fp32", "bf16"] = "fp32", *, compiled: bool = False, on_gpus: bool = False
-) -> Execution:
+def execution_of(precision: Precision = "fp32", *, compiled: bool = False, on_gpus: bool = False) -> Execution:
     """Facts about the executor's steps.
 
     Parameters, gradients and AdamW's two moments are in 32 bits whatever the passes compute in; gradients are summed

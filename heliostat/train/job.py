@@ -7,9 +7,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from heliostat.data.versions import DatasetVersion
 from heliostat.placement.parallel_plan import ParallelPlan
 from heliostat.placement.placement import Placement
+from heliostat.train.execution import Precision
 from heliostat.values import Frozen, plain
-
-Precision = Literal["fp32", "bf16"]
 
 
 class TrainSettings(Frozen):

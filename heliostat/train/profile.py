@@ -104,6 +104,6 @@ def with_closed(workload: WorkloadProfile, closed: Collection[int]) -> WorkloadP
     found: list[Block] = []
     numbers = count()
     for block in workload.blocks:
-        for opens, run in groupby(next(numbers) not in closed for _ in range(block.count)):
-            found.append(block.model_copy(update={"opens_stage": opens, "count": sum(1 for _ in run)}))
+        for opens, alike in groupby(next(numbers) not in closed for _ in range(block.count)):
+            found.append(block.model_copy(update={"opens_stage": opens, "count": sum(1 for _ in alike)}))
     return workload.model_copy(update={"blocks": tuple(found)})

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_single.py"
-ABSENT = ("ray", "mlflow", "sklearn", "scipy", "psutil")
+ABSENT = ("ray", "mlflow", "pandas", "pyarrow", "deltalake", "sklearn", "scipy", "psutil")
 RUN = f"""
 import runpy, sys
 sys.modules.update(dict.fromkeys({ABSENT}))

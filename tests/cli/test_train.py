@@ -37,7 +37,7 @@ def test_a_failed_check_is_no_success(got: float, passed: bool) -> None:  # noqa
     check = Check(name="equality", compared="this with that", terms=(term,))
     result = StepResult(outputs={"verification": Verification(checks=(check,), seconds=1.0)})
     record = Record.model_construct(step="verify", key=StepKey.model_construct(), result=result)
-    outcome = StepOutcome("verify", skipped=False, record=record)
+    outcome = StepOutcome(step="verify", skipped=False, record=record)
     summary = Summary(experiment=load_experiment(QUICKSTART, []), outcomes=[outcome], session=Session())
     assert summary.passed is passed
 

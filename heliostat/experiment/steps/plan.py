@@ -51,7 +51,9 @@ def run(context: StepContext) -> StepResult:
         precision=options["train.precision"],
     )
     workload = with_timings(workload, measured.timings, measured.gang_overhead_s)
-    on_gpus = any(not kind.startswith("cpu") for kind in measured.cluster.count_by_kind())
+    on_gpus = measured.cluster.origin != "emulated" and any(
+        not kind.startswith("cpu") for kind in measured.cluster.count_by_kind()
+    )
     constraints = Constraints(
         global_batch=options["train.global_batch"],
         execution=execution_of(options["train.precision"], compiled=options["train.compile"], on_gpus=on_gpus),

@@ -24,6 +24,8 @@ from heliostat.train.utilisation import utilisation
 from heliostat.train.verify.verification import Verification
 
 READS = ("seed", "cluster.cpus_per_device", "train", "tune.metric", "tune.mode")
+UTILISATION = "model_flops_utilisation"
+"""The metric of the devices' peak that was used; there is none where the peak is not known."""
 PREDICTED = {
     "passes": ("compute", "recompute", "tensor", "gather", "host"),
     "wait": ("bubble",),
@@ -159,7 +161,7 @@ def _result(
             "predicted_memory_bytes": float(max(chosen.prediction.memory_bytes)),
             "measured_memory_bytes": float(max(report.peak_memory_bytes)),
             "elements_per_s": report.elements_per_s,
-            **({} if used is None else {"model_flops_utilisation": used}),
+            **({} if used is None else {UTILISATION: used}),
             "num_restarts": float(report.num_restarts),
             **{
                 f"{said}_{part}_stage_{number}_s": seconds

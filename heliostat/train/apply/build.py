@@ -31,7 +31,7 @@ from heliostat.train.apply.team import Team
 from heliostat.train.apply.tensor import Rules, divide
 from heliostat.train.apply.tensor_group import TensorGroup
 from heliostat.train.apply.zero import Shards
-from heliostat.train.job import Precision
+from heliostat.train.execution import Precision
 from heliostat.train.pieces import Division
 from heliostat.train.profiling.parts import parts_of
 from heliostat.train.profiling.structure import BlockParts, canonical_names

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,12 +27,16 @@ from heliostat.train.apply.precision import computing_in
 from heliostat.train.apply.roles import Interval, Round, forward_rounds, training_rounds
 from heliostat.train.apply.team import Team
 from heliostat.train.apply.update import Update
-from heliostat.train.job import Precision, TrainSettings
+from heliostat.train.execution import Precision
 from heliostat.train.pieces import Held, whole
 from heliostat.train.rows import checked_loss, select
 from heliostat.train.slowdown import Pace, factor_here
 from heliostat.train.task import Batch, Task, Tensors
 from heliostat.train.trace import mark
+
+
+if TYPE_CHECKING:  # an engine runs without what stores data
+    from heliostat.train.job import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ class EngineSettings:
     """Whether repeated blocks are compiled."""
 
     @classmethod
-    def of(cls, settings: TrainSettings) -> "EngineSettings":
+    def of(cls, settings: "TrainSettings") -> "EngineSettings":
         """Those of a run."""
         return cls(
             weight_decay=settings.weight_decay,

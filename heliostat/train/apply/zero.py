@@ -55,8 +55,10 @@ class Shards:
         """
         mesh = DeviceMesh.from_group(group, device.type)
         kept = set(keep)
+        # on a CPU autocast leaves norms alone, which take no parameters of another type than their input
+        gathered = dtype if dtype != torch.float32 and device.type != "cpu" else None
         policy = MixedPrecisionPolicy(
-            param_dtype=dtype if dtype != torch.float32 else None,
+            param_dtype=gathered,
             reduce_dtype=torch.float32,
             cast_forward_inputs=False,
         )
