@@ -34,7 +34,6 @@ from heliostat.train.slowdown import Pace, factor_here
 from heliostat.train.task import Batch, Task, Tensors
 from heliostat.train.trace import mark
 
-
 if TYPE_CHECKING:  # an engine runs without what stores data
     from heliostat.train.job import TrainSettings
 
