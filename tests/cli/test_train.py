@@ -1,12 +1,12 @@
 """`heliostat train`: what it asks of a run, and how its checks become an exit code."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from heliostat.cli import invoke
 from heliostat.experiment.config import load_experiment
-from heliostat.experiment.key import StepKey
 from heliostat.experiment.main_job import Goal, main_job
 from heliostat.experiment.pipeline import StepOutcome
 from heliostat.experiment.records import Record
@@ -36,7 +36,8 @@ def test_a_failed_check_is_no_success(got: float, passed: bool) -> None:  # noqa
     term = Term(what="loss", expected=1.0, got=got)
     check = Check(name="equality", compared="this with that", terms=(term,))
     result = StepResult(outputs={"verification": Verification(checks=(check,), seconds=1.0)})
-    record = Record.model_construct(step="verify", key=StepKey.model_construct(), result=result)
+    fields: dict[str, Any] = {"step": "verify", "result": result}
+    record = Record.model_construct(**fields)
     outcome = StepOutcome(step="verify", skipped=False, record=record)
     summary = Summary(experiment=load_experiment(QUICKSTART, []), outcomes=[outcome], session=Session())
     assert summary.passed is passed

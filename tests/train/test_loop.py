@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -12,6 +13,7 @@ from heliostat.train.evaluate import restore
 from heliostat.train.job import TrainJob, TrainReport, TrainSettings
 from heliostat.train.loop import execute, learning_rate
 from heliostat.train.task import make_task
+from tests.train.apply.runs import plan, stage
 
 MakeJob = Callable[..., TrainJob]
 RunRanks = Callable[[TrainJob], list[TrainReport]]
@@ -100,6 +102,32 @@ def test_a_resumed_run_repeats_the_curve_of_an_undisturbed_one(make_job: MakeJob
     assert again.resumed_from_step == NUM_STEPS
     assert again.metrics == report.metrics
     assert again.step_time_s > 0
+
+
+ONE_AFTER_THE_OTHER = (
+    plan(stage(0, 7, [(13, 4), (11, 11)])),
+    plan(stage(0, 3, [(24, 6)]), stage(3, 7, [(24, 6)])),
+    plan(stage(0, 7, [(12, 5), (6, 6), (4, 1), (2, 2)], zero=2)),
+    plan(stage(0, 2, [(24, 8)]), stage(2, 7, [(12, 4), (12, 4)], zero=1), schedule="zero-bubble"),
+    plan(stage(0, 7, [(24, 24)])),
+    plan(stage(0, 4, [(24, 12)], tensor_parallel=2), stage(4, 7, [(24, 12)], recompute="full"), schedule="gpipe"),
+    plan(stage(0, 7, [(14, 7), (10, 5)], zero=3)),
+)
+
+
+@pytest.mark.dist
+def test_a_run_may_change_its_plan_at_every_checkpoint(make_job: MakeJob, run_ranks: RunRanks) -> None:
+    """Each plan goes on one step later than the one before, from what that one has saved, to the end."""
+    alone = make_job(directory="alone", params={"fault": "deep"})
+    job = make_job(params={"fault": "deep"}, checkpoint_every_steps=1, keep_checkpoints=NUM_STEPS)
+    execute(alone, num_threads=1)
+    for number, strategy in enumerate(ONE_AFTER_THE_OTHER):
+        for path in (Path(job.directory) / "checkpoints").glob("step-*"):
+            if int(path.name.removeprefix("step-")) > number:
+                rmtree(path)
+        report = run_ranks(job.model_copy(update={"plan": job.plan.model_copy(update={"strategy": strategy})}))[0]
+        assert report.resumed_from_step == (number or None)
+        assert losses(job) == pytest.approx(losses(alone), rel=1e-5)
 
 
 def test_a_half_written_checkpoint_is_passed_over(make_job: MakeJob, caplog: pytest.LogCaptureFixture) -> None:

@@ -158,5 +158,7 @@ def _first_row(tensor: Tensor) -> int:
     if not isinstance(tensor, DTensor):
         return 0
     mesh = tensor.device_mesh
-    rows, number = -(-tensor.shape[0] // mesh.size()), mesh.get_local_rank()
-    return int(min(rows * number, tensor.shape[0]))
+    # not its group, which in a process that has left a process group before may be one of those
+    place = mesh.get_coordinate()
+    assert place is not None
+    return min(-(-tensor.shape[0] // mesh.size()) * place[0], tensor.shape[0])

@@ -68,7 +68,7 @@ class Shards:
             sharded = fully_shard(
                 module, mesh=mesh, reshard_after_forward=self._zero == 3, mp_policy=policy, ignored_params=kept
             )
-            pass_hooks(sharded)
+            pass_hooks(module)
             # gloo has no sum with a factor
             sharded.set_gradient_divide_factor(1.0)
             sharded.set_force_sum_reduction_for_comms(True)

@@ -8,7 +8,7 @@ says it must, forward and backward, and forward again where it is recomputed.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise, product
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -41,15 +41,6 @@ class Sums(NamedTuple):
     summed: int
     gathered: int
     scattered: int
-
-
-class Inside(NamedTuple):
-    """Tensor-parallel sums of one size."""
-
-    most: int
-    spared: int
-    """Of those at most so many are not needed: torch ends a recomputation with the last tensor that was saved, and the
-    last sum of a block may come after it."""
 
 
 def between_replicas(
@@ -112,33 +103,35 @@ def over_replicas(
     return found
 
 
-def inside_replica(
-    workload: WorkloadProfile, strategy: Strategy, role: Role, rounds: Sequence[Round]
-) -> dict[int, Inside]:
-    """Tensor-parallel sums of one rank, by how many elements each has.
+def inside_replica(workload: WorkloadProfile, strategy: Strategy, role: Role, rounds: Sequence[Round]) -> int:
+    """Elements that one rank puts into tensor-parallel sums. With sequence parallelism a sum is a gather and a scatter.
 
     A table that several stages use is not divided, so its first block sums nothing.
     """
     stage = strategy.stages[role.stage]
-    found: dict[int, Inside] = {}
     if stage.tensor_parallel == 1:
-        return found
+        return 0
     is_kept = bool(workload.tied_parameters) and len(strategy.stages) > 1
     blocks = _blocks(workload)
-    numbers = [
-        number
-        for span in spans_of(strategy, role.stage)
-        for number in range(span.first, span.end)
-        if number or not is_kept
-    ]
-    for number, one in product(numbers, rounds):
-        block, samples = blocks[number], one.spans[role.stage][role.replica].size
-        if samples and block.tensor_collectives:
-            is_redone = stage.recompute == "full" and block.recomputable
-            size = samples * block.made_elements
-            most, spared = found.get(size, Inside(0, 0))
-            found[size] = Inside(most + (3 if is_redone else 2) * block.tensor_collectives, spared + is_redone)
-    return found
+    numbers = [number for span in spans_of(strategy, role.stage) for number in range(span.first, span.end)]
+    samples = sum(one.spans[role.stage][role.replica].size for one in rounds)
+    found = 0
+    for block in (blocks[number] for number in numbers if number or not is_kept):
+        passes = 3 if stage.recompute == "full" and block.recomputable else 2
+        found += passes * block.tensor_collectives * samples * block.made_elements
+    return found * (2 if stage.sequence_parallel else 1)
+
+
+def beside(workload: WorkloadProfile, strategy: Strategy, role: Role, rounds: Sequence[Round]) -> int:
+    """Elements that sequence parallelism sums inside a replica besides: gradients of what every rank has whole.
+
+    Each of its ranks saw a part of the tokens, so these gradients are summed in every round.
+    """
+    stage = strategy.stages[role.stage]
+    if not stage.sequence_parallel:
+        return 0
+    blocks = workload.part(stage.first_block, stage.end_block)
+    return len(rounds) * sum(count * (block.num_parameters - block.split_parameters) for block, count in blocks)
 
 
 def _sums(

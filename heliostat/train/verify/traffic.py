@@ -23,6 +23,8 @@ _BY_OPERATION: dict[str, Kind] = {
     "_c10d_functional::all_gather_into_tensor": "tensor",
     "_c10d_functional::reduce_scatter_tensor": "tensor",
 }
+_GATHERED_PART = "_c10d_functional::all_gather_into_tensor"
+"""Makes its output, which the others are given."""
 _ACCOUNT_ELEMENTS = 2
 """The most numbers in one message of a step's account, all of them in 64 bits."""
 
@@ -49,7 +51,10 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         del types
         kind = _BY_OPERATION.get(func._schema.name)  # noqa: SLF001
         if kind is not None:
-            self.messages.append(_message(kind, args))
+            message = _message(kind, args)
+            if func._schema.name == _GATHERED_PART:  # noqa: SLF001
+                message = message._replace(num_elements=message.num_elements * args[1])
+            self.messages.append(message)
         return func(*args, **(kwargs or {}))
 
 

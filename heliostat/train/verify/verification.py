@@ -21,16 +21,20 @@ class Term(Frozen):
     unit: str = ""
     tolerance: NonNegativeFloat = 0.0
     """Relative to what was expected."""
+    at_most: bool = False
+    """Whether less than expected is no failure."""
 
     @property
     def passed(self) -> bool:
         """Whether the two agree; a number that is none agrees with nothing."""
-        return abs(self.got - self.expected) <= self.tolerance * abs(self.expected)
+        more = self.got - self.expected
+        return (more if self.at_most else abs(more)) <= self.tolerance * abs(self.expected)
 
     def describe(self) -> str:
         """Both numbers."""
         unit = f" {self.unit}" if self.unit else ""
-        return f"{self.what}: expected {_number(self.expected)}{unit}, got {_number(self.got)}{unit}"
+        most = "at most " if self.at_most else ""
+        return f"{self.what}: expected {most}{_number(self.expected)}{unit}, got {_number(self.got)}{unit}"
 
 
 class Check(Frozen):

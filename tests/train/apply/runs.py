@@ -30,13 +30,13 @@ class Outcome(NamedTuple):
     """What this rank has of the model."""
 
     def distance(self, other: "Outcome") -> float:
-        """The largest relative difference of losses, norms and predictions."""
-        scale = np.abs(other.predictions).max()
-        return max(
-            _relative(self.losses, other.losses),
-            _relative(self.norms, other.norms),
-            float(np.abs(self.predictions - other.predictions).max() / scale),
-        )
+        """The largest relative difference of losses and predictions."""
+        predictions = np.abs(self.predictions - other.predictions).max() / np.abs(other.predictions).max()
+        return max(_relative(self.losses, other.losses), float(predictions))
+
+    def norm_distance(self, other: "Outcome") -> float:
+        """The largest relative difference of the gradients' norms."""
+        return _relative(self.norms, other.norms)
 
 
 def assembled(outcomes: Iterable[Outcome]) -> dict[str, Tensor]:

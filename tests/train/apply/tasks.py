@@ -60,6 +60,14 @@ class Broken(Layer):
         return super().forward(x, seen) * float("nan")
 
 
+class Steep(Layer):
+    """A layer whose outputs are numbers and whose gradients are not."""
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        found: Tensor = super().forward(x, seen)
+        return found + (found * 0.0).abs().sqrt()
+
+
 class Spelling(Task):
     """Which letter comes next; a loss counts letters. `kind` says what is odd about the model."""
 
@@ -83,6 +91,8 @@ class Spelling(Task):
                 model.requires_grad_(requires_grad=False)
             case "nan":
                 model.layers[2] = Broken()
+            case "steep":
+                model.layers[2] = Steep()
         return model
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, float]:

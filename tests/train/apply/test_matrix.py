@@ -1,7 +1,5 @@
 """Every plan that the planner can emit trains and predicts like one process."""
 
-from functools import cache
-
 import pytest
 
 from heliostat.data.versions import DatasetVersion
@@ -21,24 +19,24 @@ CLIPPED = EngineSettings(weight_decay=0.01, clip_norm=0.5)
 BF16 = EngineSettings(weight_decay=0.01, precision="bf16")
 BF16_CLOSE = 2e-2
 """Relative; a number of 16 bits has 8 that count, and sums over samples are rounded in another order."""
-BF16_EVERY = 4
+BF16_EVERY = 10
 """Every how many plans are also run in 16 bits."""
 Wanted = dict[EngineSettings, Outcome]
+Plans = dict[int, list[Strategy]]
 pytestmark = pytest.mark.dist
-
-
-@cache
-def space(num_ranks: int) -> list[Strategy]:
-    """Plans for the test's own model, as the planner sees it."""
-    task = Spelling.__new__(Spelling)
-    rows = tensors_of(task.load("train"))
-    workload = profile_module(task.model(), rows, lambda model, batch: task.loss(model, batch)[0])
-    return plan_space(num_ranks, workload, GLOBAL_BATCH)
 
 
 @pytest.fixture(scope="module")
 def task(toy_data: DatasetVersion) -> Spelling:
     return Spelling(toy_data)
+
+
+@pytest.fixture(scope="module")
+def plans(task: Spelling) -> Plans:
+    """For the test's own model, as the planner sees it."""
+    rows = tensors_of(task.load("train"))
+    workload = profile_module(task.model(), rows, lambda model, batch: task.loss(model, batch)[0])
+    return {num_ranks: plan_space(num_ranks, workload, GLOBAL_BATCH) for num_ranks in (2, 4)}
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +48,27 @@ def wanted(task: Spelling) -> Wanted:
 @pytest.mark.parametrize("num_ranks", [2, 4])
 @pytest.mark.parametrize("schedule", ["none", "gpipe", "1f1b", "interleaved", "zero-bubble"])
 def test_plans_train_and_predict_like_one_process(
-    train: Train, task: Spelling, wanted: Wanted, num_ranks: int, schedule: str
+    train: Train, task: Spelling, wanted: Wanted, plans: Plans, num_ranks: int, schedule: str
 ) -> None:
     """Every other plan with its gradients clipped."""
     far: dict[Strategy, float] = {}
-    for number, strategy in enumerate(space(num_ranks)):
+    for number, strategy in enumerate(plans[num_ranks]):
         if strategy.schedule == schedule:
             settings = (SETTINGS, CLIPPED)[number % 2]
-            distance = train(task, strategy, settings)[0].distance(wanted[settings])
+            found = train(task, strategy, settings)[0]
+            distance = max(found.distance(wanted[settings]), found.norm_distance(wanted[settings]))
             far |= {strategy: distance} if distance > EXACT else {}
     assert far == {}
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
-def test_plans_in_16_bits_stay_close(train: Train, task: Spelling, wanted: Wanted, num_ranks: int) -> None:
-    plans = space(num_ranks)[::BF16_EVERY]
-    distances = {strategy: train(task, strategy, BF16)[0].distance(wanted[BF16]) for strategy in plans}
+def test_plans_in_16_bits_stay_close(
+    train: Train, task: Spelling, wanted: Wanted, plans: Plans, num_ranks: int
+) -> None:
+    some = plans[num_ranks][BF16_EVERY // 2 :: BF16_EVERY]
+    distances = {strategy: train(task, strategy, BF16)[0].distance(wanted[BF16]) for strategy in some}
     assert {strategy: distance for strategy, distance in distances.items() if distance > BF16_CLOSE} == {}
 
 
-def test_there_are_many_plans() -> None:
-    assert min(len(space(num_ranks)) for num_ranks in (2, 4)) >= LEAST
+def test_there_are_many_plans(plans: Plans) -> None:
+    assert min(map(len, plans.values())) >= LEAST

@@ -1,10 +1,12 @@
+from typing import Any
+
 import pytest
 
 from heliostat.errors import PlanError
 from heliostat.placement.strategy import Strategy
 from heliostat.placement.workload import Block, SavedActivations, WorkloadProfile
 from heliostat.train.apply.roles import Round, roles, training_rounds
-from heliostat.train.verify.expected import Inside, Sums, between_replicas, inside_replica, over_replicas
+from heliostat.train.verify.expected import Sums, between_replicas, inside_replica, over_replicas
 from heliostat.train.verify.signature import RankFacts, check_signature
 from heliostat.train.verify.traffic import Message
 from tests.train.apply.runs import plan, stage
@@ -69,11 +71,14 @@ def test_what_one_replica_holds_is_not_summed_and_what_is_frozen_neither() -> No
     assert found == [Sums(6, 0, 0)] * 2
 
 
-@pytest.mark.parametrize(("recompute", "expected"), [("none", Inside(32, 0)), ("full", Inside(48, 8))])
-def test_a_block_sums_forward_backward_and_when_it_is_made_again(recompute: str, expected: Inside) -> None:
-    strategy = plan(stage(0, 4, [(4, 2)], tensor_parallel=2, recompute=recompute))
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [({}, 640), ({"recompute": "full"}, 960), ({"sequence_parallel": True}, 1280)],
+)
+def test_a_block_sums_forward_backward_and_when_it_is_made_again(how: dict[str, Any], expected: int) -> None:
+    strategy = plan(stage(0, 4, [(4, 2)], tensor_parallel=2, **how))
     [role, _] = roles(strategy)
-    assert inside_replica(WORKLOAD, strategy, role, rounds_of(strategy)) == {2 * WIDTH: expected}
+    assert inside_replica(WORKLOAD, strategy, role, rounds_of(strategy)) == expected
 
 
 def test_a_missing_message_is_named_with_what_was_expected() -> None:

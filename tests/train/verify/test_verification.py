@@ -26,6 +26,11 @@ def test_a_number_that_is_none_agrees_with_nothing() -> None:
     assert "got nan" in RIGHT.model_copy(update={"got": math.nan}).describe()
 
 
+def test_less_than_at_most_is_no_failure() -> None:
+    assert WRONG.model_copy(update={"at_most": True}).passed
+    assert not WRONG.model_copy(update={"at_most": True, "got": 5}).passed
+
+
 def test_a_failure_names_the_term_with_both_numbers() -> None:
     verification(RIGHT).require()
     with pytest.raises(PlanError, match="the plan was not verified: sums") as failure:

@@ -31,6 +31,7 @@ PLANS = {
     "uneven": plan(stage(0, BLOCKS, [(47, 6), (17, 17)])),
     "zero 3": plan(stage(0, BLOCKS, [(9, 3), (3, 3)], zero=3)),
     "tensor, recomputed": plan(stage(0, BLOCKS, [(12, 3)], tensor_parallel=2, recompute="full")),
+    "sequence": plan(stage(0, BLOCKS, [(12, 3)], tensor_parallel=2, sequence_parallel=True)),
     "tensor, zero 2": plan(stage(0, BLOCKS, [(8, 4), (4, 2)], tensor_parallel=2, zero=2)),
     "stages of different width": plan(
         stage(0, 3, [(24, 3), (24, 3)]), stage(3, 4, [(48, 6)]), stage(4, BLOCKS, [(48, 6)]), schedule="zero-bubble"
