@@ -137,8 +137,14 @@ class Update:
         return math.sqrt(square) if math.isfinite(square) else math.nan
 
     def _held(self, name: str, tensor: Tensor) -> Held:
+        """What is here of a tensor like a parameter; FSDP divides rows into equal chunks, the last ones smaller."""
         division, shape = self._part.divisions.get(name), self._part.shapes[name]
-        return held(_local(tensor).detach(), shape, division, _first_row(tensor))
+        first_row = 0
+        if isinstance(tensor, DTensor):
+            # the tensor's own mesh may be a cached one, made when this process had another rank
+            ranks = self._part.holdings[name].ranks
+            first_row = min(-(-tensor.shape[0] // len(ranks)) * ranks.index(group.rank()), tensor.shape[0])
+        return held(_local(tensor).detach(), shape, division, first_row)
 
     def _fill_state(self) -> None:
         """What the first update would make, so that a checkpoint can be read into it."""
@@ -151,14 +157,3 @@ class Update:
 
 def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _first_row(tensor: Tensor) -> int:
-    """Of the rows that are here, as FSDP divides them: chunks of equal size, the last ones smaller."""
-    if not isinstance(tensor, DTensor):
-        return 0
-    mesh = tensor.device_mesh
-    # not its group, which in a process that has left a process group before may be one of those
-    place = mesh.get_coordinate()
-    assert place is not None
-    return min(-(-tensor.shape[0] // mesh.size()) * place[0], tensor.shape[0])
