@@ -8,6 +8,7 @@ from heliostat.cluster.spec import ClusterSpec, Node
 from heliostat.data.versions import DatasetVersion
 from heliostat.errors import TrainingFailure
 from heliostat.train.calibrate import calibrate, classify, micro_batch_sizes, speeds
+from heliostat.train.collectives import operations
 from heliostat.train.step_timing import StepTiming
 
 TOY = f"{Path(__file__).parent / 'toy.py'}:Toy"
@@ -38,8 +39,10 @@ def test_all_devices_are_measured_at_once(toy_data: DatasetVersion) -> None:
     cluster = discover(1)
     measured = calibrate(TOY, toy_data, {"width": 32}, cluster=cluster, global_batch=1024, cpus_per_device=1)
     assert measured.cluster.measured is not None
-    [curve] = measured.cluster.measured.curves
-    assert 0 < curve.time_s(1 << 20) < 1
+    curves = measured.cluster.measured.curves
+    assert {curve.operation for curve in curves} == set(operations(2))
+    assert all(0 < curve.time_s(1 << 20) < 1 for curve in curves)
+    assert set(measured.cluster.measured.rates) == set(measured.timings)
     assert measured.gang_overhead_s is not None
     assert 0 <= measured.gang_overhead_s < 1
     assert set(measured.timings) == set(measured.cluster.count_by_kind())
