@@ -1,4 +1,4 @@
-"""A slow device of an emulated cluster: real passes, after each of which it rests for as long as they fell short.
+"""A slow device of an emulated cluster: real passes, in which it rests for as long as they fall short of its time.
 
 The rest is counted in processor time of the pass. So other processes on the machine, and waiting for other ranks within
 a pass, make no device slower than it is to be; and devices that rest leave their cores to others, so that a machine can
@@ -28,7 +28,8 @@ class Pace:
 
     def __init__(self, factor: float) -> None:
         self._extra = factor - 1.0
-        self._owed_s = 0.0
+        self._began: float | None = None
+        """Processor time at the last rest of the pass that runs."""
 
     @property
     def is_slow(self) -> bool:
@@ -37,16 +38,17 @@ class Pace:
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """A pass runs in here. Its rest comes with `rest`, when its results are to be there."""
+        """A pass runs in here; at its end comes what is left of its rest."""
         if not self.is_slow:
             yield
             return
-        began = time.thread_time()
+        self._began = time.thread_time()
         yield
-        self._owed_s += self._extra * (time.thread_time() - began)
+        self.rest()
+        self._began = None
 
     def rest(self) -> None:
-        """Rest for the passes since the last time."""
-        if self._owed_s > 0:
-            time.sleep(self._owed_s)
-            self._owed_s = 0.0
+        """Rest for what has run of the pass since the last time."""
+        if self._began is not None:
+            time.sleep(self._extra * (time.thread_time() - self._began))
+            self._began = time.thread_time()

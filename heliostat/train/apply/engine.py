@@ -22,6 +22,7 @@ from heliostat.train.apply.buffers import kept_buffers, share_buffers
 from heliostat.train.apply.build import build
 from heliostat.train.apply.finite import finding
 from heliostat.train.apply.look import NUM_EXAMPLES
+from heliostat.train.apply.paced import rest_between_blocks
 from heliostat.train.apply.pipeline import Pipeline, Run
 from heliostat.train.apply.precision import computing_in
 from heliostat.train.apply.roles import Interval, Round, forward_rounds, training_rounds
@@ -127,6 +128,8 @@ class Engine:
         if not any(parameter.requires_grad for parameter in self.model.parameters()) and self.team.role.stage == 0:
             raise UserError(f"the model of {type(task).__name__} has no trainable parameter")
         self._pace = Pace(factor_here())
+        if self._pace.is_slow:
+            rest_between_blocks(self._part, self._pace)
         joins_all = self._part.shards.needs_every_round
         self._pipeline = Pipeline(
             self.team, self._part.stage, self._part.num_chunks, device, joins_all=joins_all, pace=self._pace
@@ -240,8 +243,7 @@ class Engine:
         self._part.shards.before_backward(is_last=is_last)
         if is_last:
             self._totalling = tuple(group.start_sum(self._totals))
-            if not self._pace.is_slow:  # what a slow device has is there when it has rested
-                self._update.before_last_backward()
+            self._update.before_last_backward()
 
     def _begin(self, number: int) -> None:
         self._number = number

@@ -144,7 +144,6 @@ class Pipeline:
         inputs = [tensor.requires_grad_() for tensor in self._arrived(step)]
         with self._pace.passing():
             made = self._run(chunk, one, run, inputs)
-        self._pace.rest()
         if self._part(chunk) == self._last:
             self._flying[chunk, number] = _Flying(inputs, [made[0]])
             watcher.after_loss(made)
@@ -158,7 +157,6 @@ class Pipeline:
         gradients: list[Any] = list(self._arrived(step)) or [None]
         with self._pace.passing():
             found = self._gradients(chunk, number, _Flying(inputs, outputs), gradients)
-        self._pace.rest()
         if inputs:
             whole = [torch.zeros_like(x) if one is None else one for one, x in zip(found, inputs, strict=True)]
             self._send(step, one, whole)
@@ -197,7 +195,6 @@ class Pipeline:
             parameters, groups = kept
             with self._pace.passing():
                 stage_backward_weight(iter(parameters), groups)
-            self._pace.rest()
 
     def _run(self, chunk: int, one: Round, run: Run, inputs: Sequence[Tensor]) -> Any:
         own = self._own(one)
