@@ -1,10 +1,9 @@
 """The order in which a run sees its rows: a function of seed and step, and of nothing else.
 
-Whatever the plan, step s trains on the same global batch; ranks take contiguous shares of it. A run that stops at a
+Whatever the plan, step s trains on the same global batch; every rank takes its own part of it. A run that stops at a
 step and goes on with other ranks therefore repeats no row and skips none, and its whole state is the step number.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -45,13 +44,6 @@ class GlobalBatches:
         epoch, position = divmod(step, self.num_steps_per_epoch)
         start = position * self.global_batch
         return _permutation(self.num_rows, self.seed, epoch)[start : start + self.global_batch]
-
-
-def share(indices: NDArray[np.int64], sizes: Sequence[int], rank: int) -> NDArray[np.int64]:
-    """The rows of a global batch that `rank` takes, when rank i takes `sizes[i]`; the sizes add up to the batch."""
-    assert sum(sizes) == len(indices), f"shares {list(sizes)} do not add up to a batch of {len(indices)}"
-    start = sum(sizes[:rank])
-    return indices[start : start + sizes[rank]]
 
 
 @lru_cache(maxsize=2)

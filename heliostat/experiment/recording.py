@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Thread
 
 from mlflow.exceptions import MlflowException
 
+from heliostat.experiment.background import repeating
 from heliostat.experiment.step import StepContext, StepResult
 from heliostat.experiment.tracking import Point, Tracker
 from heliostat.train import telemetry
@@ -45,7 +45,6 @@ def following(tracker: Tracker, run_id: str, directory: Path) -> Iterator[None]:
     """Log the telemetry in `directory` as it is written, for the length of a `with` block; also of work that fails."""
     tail = telemetry.Tail(telemetry.file_of(directory, 0))
     pending: list[telemetry.AnyRecord] = []
-    done = Event()
 
     def log() -> None:
         pending.extend(tail.poll())
@@ -54,17 +53,13 @@ def following(tracker: Tracker, run_id: str, directory: Path) -> Iterator[None]:
             pending.clear()
 
     def follow() -> None:
-        while not done.wait(LOG_EVERY_S):
-            with suppress(MlflowException):  # what could not be logged is still pending
-                log()
+        with suppress(MlflowException):  # what could not be logged is still pending
+            log()
 
-    thread = Thread(target=follow, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(LOG_EVERY_S, follow):
+            yield
     finally:
-        done.set()
-        thread.join()
         log()
 
 

@@ -48,10 +48,9 @@ def from_first(value: T) -> T:
 
 
 @torch.no_grad()
-def copy_from_first(module: nn.Module, *, buffers_only: bool = False) -> None:
-    """Give every rank the parameters and buffers of rank 0, or its buffers alone."""
+def copy_from_first(module: nn.Module) -> None:
+    """Give every rank the parameters and buffers of rank 0."""
     if size() == 1:
         return
-    tensors = list(module.buffers()) if buffers_only else [*module.parameters(), *module.buffers()]
-    for tensor in tensors:
+    for tensor in (*module.parameters(), *module.buffers()):
         dist.broadcast(tensor, src=0)

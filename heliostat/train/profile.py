@@ -22,11 +22,11 @@ from typing import Any
 import torch
 
 from heliostat.data.versions import DatasetVersion
-from heliostat.errors import TrainingFailure, UserError
+from heliostat.errors import UserError
 from heliostat.placement.constraints import Pins
 from heliostat.placement.workload import Block, WorkloadProfile
 from heliostat.train.annotated import annotated
-from heliostat.train.apply.look import cuts_of
+from heliostat.train.apply.look import NEEDS_VALUES, cuts_of
 from heliostat.train.evaluate import tensors_of
 from heliostat.train.profiling.run import Batch, Loss, meta_twin, run
 from heliostat.train.rows import loss_of, select
@@ -35,8 +35,6 @@ from heliostat.train.task import make_task
 NO_PINS = Pins()
 NUM_ROWS = 64
 """Rows in a task's counted batch: enough that what does not grow with the batch is lost in the division."""
-_NEEDS_VALUES = (TrainingFailure, RuntimeError, NotImplementedError)
-"""What is raised where there are none."""
 
 
 def profile_module(
@@ -65,7 +63,7 @@ def profile_module(
     has_values = not parameters[0].is_meta
     try:
         return run(meta_twin(model) if has_values else model, batch, loss, name=title, seq_len=seq_len)
-    except _NEEDS_VALUES as error:
+    except NEEDS_VALUES as error:
         if has_values:
             return run(deepcopy(model), batch, loss, name=title, seq_len=seq_len)
         raise UserError(

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliostat.data.loader import GlobalBatches, share
+from heliostat.data.loader import GlobalBatches
 from heliostat.errors import DataError
 
 
@@ -22,14 +22,6 @@ def test_the_order_is_a_function_of_seed_and_step() -> None:
     assert [again.indices(step).tolist() for step in reversed(range(30))] == order[::-1]
     assert order[0] != order[10] != order[20]
     assert GlobalBatches(num_rows=100, global_batch=10, seed=8).indices(0).tolist() != order[0]
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
-def test_shares_cover_the_batch_in_order_whatever_the_plan(sizes: list[int]) -> None:
-    batch = GlobalBatches(num_rows=100, global_batch=sum(sizes), seed=1).indices(0)
-    shares = [share(batch, sizes, rank) for rank in range(len(sizes))]
-    assert [len(part) for part in shares] == sizes
-    assert np.concatenate(shares).tolist() == batch.tolist()
 
 
 def test_a_batch_larger_than_the_data_is_an_error() -> None:

@@ -7,73 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from heliostat.data.versions import DatasetVersion
 from heliostat.placement.strategy import ReplicaShare, StageStrategy, Strategy
 from heliostat.train import checkpoint
 from heliostat.train.apply.engine import Engine, EngineSettings
 from heliostat.train.checkpointer import Checkpointer, Retention
-from heliostat.train.task import Batch, Task
+from tests.train.apply.tasks import TOKENS, VOCABULARY, Spelling
 from tests.train.gloo import together
 
-VOCABULARY, WIDTH, NUM_HEADS, TOKENS, GLOBAL_BATCH = 32, 16, 4, 8, 8
+GLOBAL_BATCH = 8
 SAVED, END = 3, 6
 """Steps before the save, and in all."""
 RELATIVE = 1e-5
-
-
-class Layer(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.qkv, self.out = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.wide = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 64), nn.GELU(), nn.Linear(64, WIDTH))
-
-    def forward(self, x: Tensor) -> Tensor:
-        size, tokens, _ = x.shape
-        parts = self.qkv(self.norm(x)).chunk(3, dim=-1)
-        q, k, v = (part.view(size, tokens, -1, WIDTH // NUM_HEADS).transpose(1, 2) for part in parts)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).reshape(size, tokens, -1))
-        found: Tensor = x + self.wide(x)
-        return found
-
-
-class Letters(nn.Module):
-    """A language model whose head is its embedding."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(VOCABULARY, WIDTH)
-        self.layers = nn.ModuleList(Layer() for _ in range(4))
-        self.norm = nn.LayerNorm(WIDTH)
-        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
-        self.head.weight = self.embed.weight
-
-    def forward(self, letters: Tensor) -> Tensor:
-        x = self.embed(letters)
-        for layer in self.layers:
-            x = layer(x)
-        found: Tensor = self.head(self.norm(x))
-        return found
-
-
-class Spelling(Task):
-    def model(self) -> nn.Module:
-        return Letters()
-
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, float]:
-        label = batch["label"].flatten()
-        return functional.cross_entropy(model(batch["letters"]).flatten(0, 1), label, reduction="sum"), len(label)
-
-    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
-        found: Tensor = model(batch["letters"])
-        return found
-
-    def metrics(self, predictions: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
-        raise NotImplementedError
 
 
 def stage(first: int, end: int, samples: Sequence[int], **how: Any) -> StageStrategy:
@@ -169,9 +116,9 @@ def test_one_process_serves_and_goes_on_from_what_any_plan_has_saved(
     toy_data: DatasetVersion, saved: list[Path], undisturbed: list[float]
 ) -> None:
     assert resume(0, ONE, toy_data, saved) == [pytest.approx(undisturbed, rel=RELATIVE)] * len(saved)
-    model, rows = Letters(), slice(8 * SAVED, 8 * SAVED + GLOBAL_BATCH)
+    model, rows = Spelling(toy_data).model(), slice(8 * SAVED, 8 * SAVED + GLOBAL_BATCH)
     for path in saved:
         checkpoint.load_into(model, path)
-        assert model.head.weight is model.embed.weight
+        assert model.get_parameter("head.weight") is model.get_parameter("embed.weight")
         loss, count = Spelling(toy_data).loss(model, {name: one[rows] for name, one in data().items()})
         assert loss.item() / count == pytest.approx(undisturbed[0], rel=RELATIVE)

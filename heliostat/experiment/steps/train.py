@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any, NamedTuple
 
 from heliostat.cluster.discovery import discover
 from heliostat.cluster.spec import ClusterSpec
 from heliostat.errors import HeliostatError
+from heliostat.experiment.background import repeating
 from heliostat.experiment.step import Artifact, StepContext, StepResult
 from heliostat.experiment.steps import data, plan
 from heliostat.placement.parallel_plan import ParallelPlan
@@ -33,6 +33,7 @@ PREDICTED = {
     "update": ("optimizer",),
 }
 """By a measured part of a step, what the prediction calls it."""
+PROGRESS_EVERY_S = 0.3
 FREE_TIMEOUT_S = 30.0
 """A worker group that died gives its devices back within seconds; a lost node never does."""
 
@@ -113,28 +114,22 @@ def place_when_free(chosen: ParallelPlan, measured: ClusterSpec, cpus_per_device
 @contextmanager
 def reporting_progress(context: StepContext, directory: Path) -> Iterator[None]:
     """Turn the telemetry of rank 0 into progress of the step and Ray metrics for the length of a `with` block."""
-    done = Event()
     tail = telemetry.Tail(telemetry.file_of(directory, 0))
     gauges = Gauges(context.workdir.name)
+    total = 0
 
     def report() -> None:
-        total = 0
-        while not done.wait(0.3):
-            for record in tail.poll():
-                if isinstance(record, telemetry.AttemptRecord):
-                    total = record.total_steps
-                    context.progress(record.step, total, f"attempt from step {record.step}")
-                elif isinstance(record, telemetry.StepRecord):
-                    context.progress(record.step, total, f"loss {record.loss:.4f}")
-                    gauges.show(record)
+        nonlocal total
+        for record in tail.poll():
+            if isinstance(record, telemetry.AttemptRecord):
+                total = record.total_steps
+                context.progress(record.step, total, f"attempt from step {record.step}")
+            elif isinstance(record, telemetry.StepRecord):
+                context.progress(record.step, total, f"loss {record.loss:.4f}")
+                gauges.show(record)
 
-    thread = Thread(target=report, daemon=True)
-    thread.start()
-    try:
+    with repeating(PROGRESS_EVERY_S, report):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _used(context: StepContext, report: TrainReport) -> float | None:

@@ -21,7 +21,7 @@ from heliostat.train.task import Batch, Task, Tensors
 
 NUM_EXAMPLES = 3
 """Rows that a model is run on."""
-_NEEDS_VALUES = (TrainingFailure, RuntimeError, NotImplementedError)
+NEEDS_VALUES = (TrainingFailure, RuntimeError, NotImplementedError)
 """What a model that looks at values raises where there are none."""
 T = TypeVar("T")
 Look = tuple[tuple[BlockParts, ...], Chain | None]
@@ -64,7 +64,7 @@ def cuts_of(task: Task, model: nn.Module, example: Tensors) -> tuple[tuple[Block
 def _on_twin(model: nn.Module, look: Callable[[nn.Module], T]) -> T:
     try:
         return look(meta_twin(model))
-    except _NEEDS_VALUES:
+    except NEEDS_VALUES:
         return look(deepcopy(model))
 
 

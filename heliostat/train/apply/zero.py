@@ -27,11 +27,6 @@ class Shards:
         self._modules: list[FSDPModule] = []
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing is sharded."""
-        return not self._modules
-
-    @property
     def needs_every_round(self) -> bool:
         """Whether every pass is a collective, so that a rank without samples must take part."""
         return bool(self._modules) and self._zero >= 2
